@@ -1,0 +1,58 @@
+//! What can go wrong in an op. All of these are faults of the caller or of the machine, never of a request.
+
+/// A refused or failed op.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum OpError {
+    /// A tensor or weight does not have the shape the op's formula asks for.
+    #[error("{op}: {what} should be {expected}, found {found}")]
+    Shape {
+        /// Name of the op.
+        op: &'static str,
+        /// The argument at fault.
+        what: &'static str,
+        /// The shape or dtype the op needs.
+        expected: String,
+        /// What was passed.
+        found: String,
+    },
+    /// The backend has no code for this format or device feature.
+    #[error("{op}: {what} is not supported on {device}")]
+    Unsupported {
+        /// Name of the op.
+        op: &'static str,
+        /// The format or feature.
+        what: String,
+        /// Name of the backend.
+        device: &'static str,
+    },
+    /// The memory could not be had.
+    #[error("{device}: could not allocate {bytes} bytes")]
+    OutOfMemory {
+        /// Name of the backend.
+        device: &'static str,
+        /// Size of the refused allocation, bytes.
+        bytes: usize,
+    },
+    /// The operating system refused a worker thread.
+    #[error("{device}: could not start {threads} worker threads: {reason}")]
+    Threads {
+        /// Name of the backend.
+        device: &'static str,
+        /// How many were asked for.
+        threads: usize,
+        /// The operating system's words.
+        reason: String,
+    },
+}
+
+impl OpError {
+    /// A [`OpError::Shape`] from anything that can be printed.
+    pub(crate) fn shape(
+        op: &'static str,
+        what: &'static str,
+        expected: impl std::fmt::Display,
+        found: impl std::fmt::Display,
+    ) -> OpError {
+        OpError::Shape { op, what, expected: expected.to_string(), found: found.to_string() }
+    }
+}

@@ -1,0 +1,18 @@
+//! The arithmetic of Hearth: tensors, packed weights, the ops a model needs, and the backends that compute them.
+//! `hearth-model` is the only caller of the ops; `hearth-checkpoint` yields the packed weights.
+
+pub mod cpu;
+mod dequantise;
+mod error;
+pub mod ops;
+pub mod tensor;
+pub mod weight;
+
+pub use dequantise::{E2M1, dequantise, e4m3};
+pub use error::OpError;
+pub use ops::Ops;
+pub use tensor::{DType, Tensor};
+pub use weight::{Fp8Scales, Nvfp4Global, PackedWeight, Values, Weight, WeightFormat};
+
+/// Result of an op.
+pub type Result<T> = std::result::Result<T, OpError>;

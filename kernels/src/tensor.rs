@@ -1,0 +1,122 @@
+//! A dense buffer on one device with its dtype and shape. Allocated by `Ops::zeros` and `Ops::upload` only.
+
+use crate::cpu::buffer::HostBuffer;
+use crate::{OpError, Result};
+
+/// Element type of a [`Tensor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// Unsigned 32-bit.
+    U32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F32 | DType::U32 => 4,
+            DType::F16 | DType::Bf16 => 2,
+        }
+    }
+}
+
+/// A dense row-major buffer.
+#[derive(Debug)]
+pub struct Tensor {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    pub(crate) buffer: HostBuffer,
+}
+
+impl Tensor {
+    /// Number of elements; `None` if it does not fit in memory's address range.
+    pub(crate) fn count(shape: &[usize]) -> Option<usize> {
+        shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n))
+    }
+
+    /// Bytes the tensor occupies.
+    pub fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Size of the last dimension (1 for a scalar).
+    pub(crate) fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// How many rows of `width()` elements there are. Counted from the memory, as `shape` is public.
+    pub(crate) fn row_count(&self) -> usize {
+        (self.buffer.len() / self.dtype.size()).checked_div(self.width()).unwrap_or(0)
+    }
+
+    /// Refuses every dtype but `dtype`.
+    pub(crate) fn expect_dtype(&self, op: &'static str, what: &'static str, dtype: DType) -> Result<()> {
+        if self.dtype == dtype {
+            return Ok(());
+        }
+        Err(OpError::shape(op, what, format!("{dtype:?}"), format!("{:?}", self.dtype)))
+    }
+
+    /// Refuses fewer than `t` rows or another width than `width`.
+    pub(crate) fn expect_rows(
+        &self,
+        op: &'static str,
+        what: &'static str,
+        t: usize,
+        width: usize,
+    ) -> Result<()> {
+        if self.width() == width && self.row_count() >= t {
+            return Ok(());
+        }
+        Err(OpError::shape(op, what, format!("[>= {t}, {width}]"), format!("{:?}", self.shape)))
+    }
+
+    /// The first `t` rows of an f32 `[>= t, width]` tensor.
+    pub(crate) fn rows_f32(
+        &self,
+        op: &'static str,
+        what: &'static str,
+        t: usize,
+        width: usize,
+    ) -> Result<&[f32]> {
+        self.expect_dtype(op, what, DType::F32)?;
+        self.expect_rows(op, what, t, width)?;
+        Ok(&self.buffer.as_slice()[..t * width])
+    }
+
+    /// As [`Tensor::rows_f32`], writable.
+    pub(crate) fn rows_f32_mut(
+        &mut self,
+        op: &'static str,
+        what: &'static str,
+        t: usize,
+        width: usize,
+    ) -> Result<&mut [f32]> {
+        self.expect_dtype(op, what, DType::F32)?;
+        self.expect_rows(op, what, t, width)?;
+        Ok(&mut self.buffer.as_mut_slice()[..t * width])
+    }
+
+    /// All elements of an f32 tensor of exactly this shape.
+    pub(crate) fn exact_f32(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<&[f32]> {
+        self.expect_dtype(op, what, DType::F32)?;
+        self.expect_shape(op, what, shape)?;
+        Ok(self.buffer.as_slice())
+    }
+
+    /// Refuses every other shape.
+    pub(crate) fn expect_shape(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<()> {
+        if self.shape == shape && Tensor::count(shape) == Some(self.buffer.len() / self.dtype.size()) {
+            return Ok(());
+        }
+        Err(OpError::shape(op, what, format!("{shape:?}"), format!("{:?}", self.shape)))
+    }
+}

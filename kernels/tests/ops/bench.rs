@@ -1,0 +1,212 @@
+//! The test bench: random numbers, random packed matrices, backends, and comparisons.
+
+use hearth_kernels::cpu::{Cpu, Simd};
+use hearth_kernels::ops::{Norm, Pass, Segment};
+use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, Ops, PackedWeight, Tensor, Values};
+
+/// splitmix64.
+pub struct Rng(pub u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// Uniform in -1 .. 1.
+    pub fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub fn floats(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.float()).collect()
+    }
+}
+
+/// The ways a matrix can be stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    F32,
+    F16,
+    Bf16,
+    Fp8Tensor,
+    Fp8Row,
+    Fp8Block,
+    Nvfp4Divide,
+    Nvfp4Multiply,
+}
+
+pub const KINDS: [Kind; 8] = [
+    Kind::F32,
+    Kind::F16,
+    Kind::Bf16,
+    Kind::Fp8Tensor,
+    Kind::Fp8Row,
+    Kind::Fp8Block,
+    Kind::Nvfp4Divide,
+    Kind::Nvfp4Multiply,
+];
+
+/// A stored matrix that owns its bytes.
+pub struct Matrix {
+    pub rows: usize,
+    pub cols: usize,
+    kind: Kind,
+    bytes: Vec<u8>,
+    codes: Vec<u8>,
+    scales: Vec<f32>,
+}
+
+impl Matrix {
+    pub fn random(rng: &mut Rng, kind: Kind, rows: usize, cols: usize) -> Matrix {
+        let count = rows * cols;
+        let mut bytes = Vec::new();
+        // No code is NaN.
+        let e4m3 = |rng: &mut Rng| loop {
+            let code = rng.next() as u8;
+            if code & 0x7f != 0x7f {
+                return code;
+            }
+        };
+        match kind {
+            Kind::F32 => (0..count).for_each(|_| bytes.extend(rng.float().to_le_bytes())),
+            Kind::F16 => {
+                (0..count).for_each(|_| bytes.extend(half::f16::from_f32(rng.float()).to_le_bytes()))
+            }
+            Kind::Bf16 => {
+                (0..count).for_each(|_| bytes.extend(half::bf16::from_f32(rng.float()).to_le_bytes()))
+            }
+            Kind::Nvfp4Divide | Kind::Nvfp4Multiply => {
+                (0..count / 2).for_each(|_| bytes.push(rng.next() as u8))
+            }
+            _ => (0..count).for_each(|_| bytes.push(e4m3(rng))),
+        }
+        let (codes, scales) = match kind {
+            Kind::Nvfp4Divide => ((0..count / 16).map(|_| e4m3(rng)).collect(), vec![300.0 + rng.float()]),
+            Kind::Nvfp4Multiply => {
+                ((0..count / 16).map(|_| e4m3(rng)).collect(), vec![0.004 + rng.float() * 1e-3])
+            }
+            Kind::Fp8Tensor => (Vec::new(), vec![0.01 + rng.float() * 1e-3]),
+            Kind::Fp8Row => (Vec::new(), (0..rows).map(|_| 0.01 + rng.float() * 5e-3).collect()),
+            Kind::Fp8Block => {
+                let blocks = rows.div_ceil(128) * cols.div_ceil(128);
+                (Vec::new(), (0..blocks).map(|_| 0.01 + rng.float() * 5e-3).collect())
+            }
+            _ => (Vec::new(), Vec::new()),
+        };
+        Matrix { rows, cols, kind, bytes, codes, scales }
+    }
+
+    pub fn packed(&self) -> PackedWeight<'_> {
+        let values = match self.kind {
+            Kind::F32 => Values::F32(&self.bytes),
+            Kind::F16 => Values::F16(&self.bytes),
+            Kind::Bf16 => Values::Bf16(&self.bytes),
+            Kind::Fp8Tensor => Values::Fp8 { codes: &self.bytes, scales: Fp8Scales::Tensor(self.scales[0]) },
+            Kind::Fp8Row => Values::Fp8 { codes: &self.bytes, scales: Fp8Scales::Row(self.scales.clone()) },
+            Kind::Fp8Block => {
+                Values::Fp8 { codes: &self.bytes, scales: Fp8Scales::Block128(self.scales.clone()) }
+            }
+            Kind::Nvfp4Divide => Values::Nvfp4 {
+                nibbles: &self.bytes,
+                scales: &self.codes,
+                global: Nvfp4Global::Divide(self.scales[0]),
+            },
+            Kind::Nvfp4Multiply => Values::Nvfp4 {
+                nibbles: &self.bytes,
+                scales: &self.codes,
+                global: Nvfp4Global::Multiply(self.scales[0]),
+            },
+        };
+        PackedWeight { rows: self.rows, cols: self.cols, values }
+    }
+
+    /// By the definition of the format.
+    pub fn numbers(&self) -> Vec<f64> {
+        wide(&hearth_kernels::dequantise(&self.packed()).unwrap())
+    }
+}
+
+pub fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(*x)).collect()
+}
+
+/// Every SIMD level of the machine, alone and with company.
+pub fn backends() -> Vec<Cpu> {
+    let mut all = Vec::new();
+    for simd in Simd::available() {
+        for threads in [1, 3] {
+            all.push(Cpu::with_simd(Some(threads), simd).unwrap());
+        }
+    }
+    all
+}
+
+pub fn name(cpu: &Cpu) -> String {
+    format!("{} on {} threads", cpu.simd().name(), cpu.threads())
+}
+
+pub fn bytes(x: &[f32]) -> Vec<u8> {
+    x.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+pub fn tensor(cpu: &Cpu, shape: &[usize], x: &[f32]) -> Tensor {
+    cpu.upload(DType::F32, &bytes(x), DType::F32, shape).unwrap()
+}
+
+/// An output full of NaN: whatever the op leaves out shows.
+pub fn poisoned(cpu: &Cpu, shape: &[usize]) -> Tensor {
+    tensor(cpu, shape, &vec![f32::NAN; shape.iter().product()])
+}
+
+pub fn read(cpu: &Cpu, x: &Tensor, rows: usize) -> Vec<f32> {
+    cpu.read_rows(x, 0, rows).unwrap()
+}
+
+pub fn norm(cpu: &Cpu, weight: &[f32], eps: f32, offset: f32) -> Norm {
+    Norm { weight: tensor(cpu, &[weight.len()], weight), eps, offset }
+}
+
+/// One sequence in slot 0.
+pub fn pass(rows: usize, position: usize, pages: Vec<u32>) -> Pass {
+    Pass { segments: vec![Segment { slot: 0, first_row: 0, rows, position, pages }], exact: false }
+}
+
+/// Every number within `tolerance` of the largest wanted one.
+#[track_caller]
+pub fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let most = want.iter().fold(1e-30f64, |most, x| most.max(x.abs()));
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(*got) - want).abs() / most;
+        assert!(
+            error <= tolerance,
+            "{what}: [{i}] is {got}, should be {want} (off by {error:.2e} of the largest)"
+        );
+    }
+}
+
+/// The same bits.
+#[track_caller]
+pub fn same(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    for (i, (a, b)) in got.iter().zip(want).enumerate() {
+        assert!(a.to_bits() == b.to_bits() && !a.is_nan(), "{what}: [{i}] is {a:e} here and {b:e} there");
+    }
+}
+
+/// out[i][r] = sum_k w[r][k] x[i][k].
+pub fn product(w: &[f64], x: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+    let dot = |x: &[f64], w: &[f64]| x.iter().zip(w).map(|(x, w)| x * w).sum();
+    x.chunks(cols).flat_map(|x| (0..rows).map(move |r| dot(x, &w[r * cols..(r + 1) * cols]))).collect()
+}
+
+pub fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}

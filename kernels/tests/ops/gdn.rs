@@ -1,0 +1,190 @@
+use super::bench::*;
+use hearth_kernels::Ops;
+use hearth_kernels::cpu::Cpu;
+use hearth_kernels::ops::{GdnGates, GdnRows, GdnShape, Pass, Segment};
+
+#[test]
+fn convolution_agrees_with_an_f64_loop_and_does_not_care_how_the_rows_are_cut() {
+    let mut rng = Rng(20);
+    for (channels, width) in [(5, 2), (300, 4), (256, 3)] {
+        let t = 11;
+        let (w, x) = (rng.floats(channels * width), rng.floats(t * channels));
+        let mut want = Vec::new();
+        for i in 0..t as isize {
+            for c in 0..channels {
+                let tap = |j: usize| {
+                    let from = i - (width - 1 - j) as isize;
+                    if from < 0 {
+                        0.0
+                    } else {
+                        f64::from(w[c * width + j]) * f64::from(x[from as usize * channels + c])
+                    }
+                };
+                let y: f64 = (0..width).map(tap).sum();
+                want.push(y * sigmoid(y));
+            }
+        }
+        for cpu in backends() {
+            let w = tensor(&cpu, &[channels, width], &w);
+            let run = |cuts: &[usize]| {
+                let mut state = poisoned(&cpu, &[2, width - 1, channels]);
+                let (mut out, mut at) = (Vec::new(), 0);
+                for &rows in cuts {
+                    let mut part = tensor(&cpu, &[rows, channels], &x[at * channels..(at + rows) * channels]);
+                    cpu.gdn_conv(&pass(rows, at, vec![]), &w, &mut state, &mut part).unwrap();
+                    out.extend(read(&cpu, &part, rows));
+                    at += rows;
+                }
+                (out, read(&cpu, &state, width - 1))
+            };
+            let (whole, state) = run(&[t]);
+            close(&name(&cpu), &whole, &want, 1e-6);
+            same("state", &state, &x[(t + 1 - width) * channels..]);
+            for cuts in [vec![1; t], vec![4, 7], vec![2, 1, 8]] {
+                let (cut, cut_state) = run(&cuts);
+                same(&format!("{cuts:?}"), &cut, &whole);
+                same("state", &cut_state, &state);
+            }
+        }
+    }
+}
+
+struct Layer {
+    shape: GdnShape,
+    qkv: Vec<f32>,
+    z: Vec<f32>,
+    a: Vec<f32>,
+    b: Vec<f32>,
+    a_log: Vec<f32>,
+    dt_bias: Vec<f32>,
+    norm: Vec<f32>,
+}
+
+impl Layer {
+    fn random(rng: &mut Rng, shape: GdnShape, t: usize) -> Layer {
+        let values = shape.v_heads * shape.v_dim;
+        Layer {
+            shape,
+            qkv: rng.floats(t * shape.channels()),
+            z: rng.floats(t * values),
+            a: rng.floats(t * shape.v_heads),
+            b: rng.floats(t * shape.v_heads),
+            a_log: rng.floats(shape.v_heads),
+            dt_bias: rng.floats(shape.v_heads),
+            norm: rng.floats(shape.v_dim),
+        }
+    }
+
+    /// Rows `first .. first + rows` of the pass, from the state that is there.
+    fn run(&self, cpu: &Cpu, first: usize, pass: &Pass, state: &mut hearth_kernels::Tensor) -> Vec<f32> {
+        let rows = pass.rows();
+        let cut =
+            |x: &[f32], width: usize| tensor(cpu, &[rows, width], &x[first * width..(first + rows) * width]);
+        let GdnShape { v_heads, v_dim, .. } = self.shape;
+        let gates = GdnGates {
+            a_log: tensor(cpu, &[v_heads], &self.a_log),
+            dt_bias: tensor(cpu, &[v_heads], &self.dt_bias),
+            out_norm: norm(cpu, &self.norm, 1e-6, 0.0),
+        };
+        let (qkv, z) = (cut(&self.qkv, self.shape.channels()), cut(&self.z, v_heads * v_dim));
+        let (a, b) = (cut(&self.a, v_heads), cut(&self.b, v_heads));
+        let mut out = poisoned(cpu, &[rows, v_heads * v_dim]);
+        let input = GdnRows { qkv: &qkv, z: &z, a: &a, b: &b };
+        cpu.gdn_step(pass, &self.shape, input, &gates, state, &mut out).unwrap();
+        read(cpu, &out, rows)
+    }
+
+    /// The formula in f64: outputs and the last state.
+    fn wanted(&self, t: usize) -> (Vec<f64>, Vec<f64>) {
+        let GdnShape { k_heads, v_heads, k_dim, v_dim, .. } = self.shape;
+        let mut out = vec![0.0; t * v_heads * v_dim];
+        let mut states = Vec::new();
+        for head in 0..v_heads {
+            let mut s = vec![0.0f64; k_dim * v_dim];
+            let key_head = head / (v_heads / k_heads);
+            for i in 0..t {
+                let row = wide(&self.qkv[i * self.shape.channels()..(i + 1) * self.shape.channels()]);
+                let unit = |x: &[f64]| {
+                    let scale = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() + 1e-6).sqrt();
+                    x.iter().map(|x| x * scale).collect::<Vec<_>>()
+                };
+                let q = unit(&row[key_head * k_dim..(key_head + 1) * k_dim]);
+                let k = unit(&row[(k_heads + key_head) * k_dim..(k_heads + key_head + 1) * k_dim]);
+                let v = &row[2 * k_heads * k_dim + head * v_dim..][..v_dim];
+                let x = f64::from(self.a[i * v_heads + head]) + f64::from(self.dt_bias[head]);
+                let decay = (-f64::from(self.a_log[head]).exp() * x.exp().ln_1p()).exp();
+                let beta = sigmoid(f64::from(self.b[i * v_heads + head]));
+                let mut o = vec![0.0; v_dim];
+                for c in 0..v_dim {
+                    (0..k_dim).for_each(|r| s[r * v_dim + c] *= decay);
+                    let seen: f64 = (0..k_dim).map(|r| s[r * v_dim + c] * k[r]).sum();
+                    (0..k_dim).for_each(|r| s[r * v_dim + c] += k[r] * beta * (v[c] - seen));
+                    o[c] = (0..k_dim).map(|r| s[r * v_dim + c] * q[r]).sum::<f64>() / (k_dim as f64).sqrt();
+                }
+                let scale = 1.0 / (o.iter().map(|x| x * x).sum::<f64>() / v_dim as f64 + 1e-6).sqrt();
+                for c in 0..v_dim {
+                    let at = (i * v_heads + head) * v_dim + c;
+                    let z = f64::from(self.z[at]);
+                    out[at] = o[c] * scale * f64::from(self.norm[c]) * z * sigmoid(z);
+                }
+            }
+            states.extend(s);
+        }
+        (out, states)
+    }
+}
+
+#[test]
+fn the_delta_rule_agrees_with_an_f64_loop_and_with_itself_token_by_token() {
+    let mut rng = Rng(21);
+    for (k_heads, v_heads, k_dim, v_dim) in [(1, 1, 4, 3), (2, 4, 16, 64), (2, 6, 32, 130), (16, 32, 8, 128)]
+    {
+        let shape = GdnShape { k_heads, v_heads, k_dim, v_dim, conv_width: 4 };
+        let t = 37;
+        let layer = Layer::random(&mut rng, shape, t);
+        let (want, want_state) = layer.wanted(t);
+        for cpu in backends() {
+            let what = format!("{shape:?} {}", name(&cpu));
+            // NaN in the state: position 0 must not read it.
+            let mut state = poisoned(&cpu, &[1, v_heads, k_dim, v_dim]);
+            let whole = layer.run(&cpu, 0, &pass(t, 0, vec![]), &mut state);
+            close(&what, &whole, &want, 1e-5);
+            let whole_state = read(&cpu, &state, v_heads * k_dim);
+            close(&what, &whole_state, &want_state, 1e-5);
+            for cuts in [vec![1; t], vec![4, 7, 26], vec![16, 16, 5]] {
+                let mut state = poisoned(&cpu, &[1, v_heads, k_dim, v_dim]);
+                let (mut out, mut at) = (Vec::new(), 0);
+                for rows in cuts {
+                    out.extend(layer.run(&cpu, at, &pass(rows, at, vec![]), &mut state));
+                    at += rows;
+                }
+                same(&what, &out, &whole);
+                same(&what, &read(&cpu, &state, v_heads * k_dim), &whole_state);
+            }
+        }
+    }
+}
+
+#[test]
+fn sequences_in_one_pass_do_not_see_each_other() {
+    let mut rng = Rng(22);
+    let shape = GdnShape { k_heads: 2, v_heads: 4, k_dim: 8, v_dim: 16, conv_width: 4 };
+    let layer = Layer::random(&mut rng, shape, 10);
+    for cpu in backends() {
+        let mut alone = tensor(&cpu, &[3, 4, 8, 16], &vec![0.0; 3 * 4 * 8 * 16]);
+        let first = layer.run(&cpu, 0, &pass(6, 0, vec![]), &mut alone);
+        let second = layer.run(&cpu, 6, &pass(4, 0, vec![]), &mut alone);
+        let both = Pass {
+            segments: vec![
+                Segment { slot: 2, first_row: 0, rows: 6, position: 0, pages: vec![] },
+                Segment { slot: 0, first_row: 6, rows: 4, position: 0, pages: vec![] },
+            ],
+            exact: false,
+        };
+        let mut state = poisoned(&cpu, &[3, 4, 8, 16]);
+        let together = layer.run(&cpu, 0, &both, &mut state);
+        same("both", &together, &[first, second].concat());
+        let untouched = cpu.read_rows(&state, 4 * 8, 4 * 8).unwrap();
+        assert!(untouched.iter().all(|v| v.is_nan()), "slot 1 belongs to nobody in this pass");
+    }
+}

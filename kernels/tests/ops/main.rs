@@ -1,0 +1,11 @@
+//! Every op on every SIMD level and thread count that this machine has: against f64 loops, against itself at other
+//! batch widths (to the last bit), and with inputs it must refuse.
+
+#![allow(clippy::unwrap_used, clippy::needless_range_loop)]
+mod attention;
+mod bench;
+mod gdn;
+mod linear;
+mod moe;
+mod refusals;
+mod rowwise;
