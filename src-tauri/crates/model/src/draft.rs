@@ -1,0 +1,72 @@
+//! One step of the MTP head: from a hidden state and the token that followed it, the logits of the token after that.
+//! The engine's drafter calls it; formulas as in vLLM's `qwen3_5_mtp.py`.
+
+use crate::ModelError;
+use crate::error::at;
+use crate::family::Place;
+use crate::forward::{run_head, run_layer};
+use crate::model::{Logits, Model};
+use crate::pass;
+use hearth_kernels::ops::Pass;
+
+/// Where the hidden states of an MTP step come from; one row number per row of the step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seed<'a> {
+    /// Rows of the last `forward`.
+    Forward(&'a [u32]),
+    /// Rows of the last `forward_mtp`: the next step of the same draft.
+    Draft(&'a [u32]),
+}
+
+impl Model {
+    /// Runs the MTP head. Row i joins the embedding of `next_ids[i]` (the token after the row's own) with the hidden
+    /// state that `seed` names, at the position of the row's own token:
+    ///
+    ///   u = layer(fc [norm_e(embed(x_{t+1})) | norm_h(h_t)]) ; h' = norm(u) ; logits = head(h')
+    ///
+    /// `pass` uses the same pages and slots as the trunk; the head keeps its own keys and values in them, so a prompt
+    /// must pass through it too, each row with its next token. Logits of the rows in `want`, predicting x_{t+2}.
+    ///
+    /// # Errors
+    /// [`ModelError::NoMtp`] without a loaded head, otherwise as [`Model::forward`].
+    pub fn forward_mtp(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+    ) -> Result<Logits, ModelError> {
+        let (Some(mtp), Some(m)) = (self.weights.mtp.as_mut(), self.scratch.mtp.as_mut()) else {
+            return Err(ModelError::NoMtp);
+        };
+        pass::check(pass, next_ids, want, &self.spec, &self.options)?;
+        let (rows, have, from) = match seed {
+            Seed::Forward(rows) => (rows, self.last_rows, &self.scratch.last),
+            Seed::Draft(rows) => (rows, self.last_mtp_rows, &m.last),
+        };
+        let t = pass.rows();
+        if rows.len() != t {
+            let found = rows.len().to_string();
+            return Err(ModelError::Pass { what: "seed rows", expected: format!("{t}, one per row"), found });
+        }
+        if let Some(row) = rows.iter().find(|row| **row as usize >= have) {
+            let expected = format!("below {have}, the rows of the last step");
+            return Err(ModelError::Pass { what: "seed row", expected, found: row.to_string() });
+        }
+
+        let ops = self.ops.as_ref();
+        ops.gather_rows(from, rows, &mut m.seed).map_err(at("MTP seed"))?;
+        self.last_mtp_rows = 0;
+        ops.embed(&self.weights.embedding, next_ids, &mut m.embedding).map_err(at("MTP embedding"))?;
+        ops.mtp_join(t, &m.embedding, &mtp.norm_embedding, &m.seed, &mtp.norm_hidden, &mut m.join)
+            .map_err(at("MTP join"))?;
+        ops.linear(t, &m.join, &mtp.join, &mut self.scratch.x).map_err(at("MTP join"))?;
+        run_layer(ops, pass, Place::Mtp, &mut mtp.layer, &mut self.scratch, &mut None)?;
+        let s = &mut self.scratch;
+        let m = s.mtp.as_mut().ok_or(ModelError::NoMtp)?;
+        ops.rms_norm(pass, &s.x, &mtp.norm_out, &mut m.last).map_err(at("MTP norm"))?;
+        self.last_mtp_rows = t;
+        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
+        run_head(ops, head, &m.last, want, &mut s.picked, &mut s.logits)
+    }
+}

@@ -1,0 +1,138 @@
+//! What can go wrong between a folder and its logits. The engine turns these into faults, the CLI prints them.
+
+use hearth_checkpoint::CheckpointError;
+use hearth_kernels::OpError;
+
+/// A model that could not be described, sized, loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No family adapter for this `model_type`.
+    #[error("config.json: model_type `{found}` is not supported; known: {known}")]
+    UnknownFamily {
+        /// The `model_type` found, or `(none)`.
+        found: String,
+        /// The ones that are known, comma separated.
+        known: String,
+    },
+    /// A field of `config.json` is missing or has a value no model can have.
+    #[error("config.json: {field} should be {expected}, found {found}")]
+    Config {
+        /// Dotted path of the field.
+        field: String,
+        /// What the field must hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A valid model with a feature that there is no code for.
+    #[error("{feature} is not supported: {found}")]
+    Unsupported {
+        /// The feature.
+        feature: String,
+        /// What the model asks for.
+        found: String,
+    },
+    /// A tensor or file of the checkpoint is missing, damaged or of the wrong shape.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Tensors that no part of the model reads: the folder holds a variant with other arithmetic.
+    #[error("{count} tensors are not part of a {family} model, the first is `{first}`")]
+    UnusedTensors {
+        /// `model_type` of the spec.
+        family: String,
+        /// Name of the first one in alphabetical order.
+        first: String,
+        /// How many.
+        count: usize,
+    },
+    /// The planned memory is larger than the limit given.
+    #[error("the model needs {needed} bytes ({weights} weights, {kv} KV), {available} are available")]
+    DoesNotFit {
+        /// Planned bytes of everything.
+        needed: u64,
+        /// Planned bytes of the weights.
+        weights: u64,
+        /// Planned bytes of the KV pages.
+        kv: u64,
+        /// The limit.
+        available: u64,
+    },
+    /// A load option that cannot be honoured.
+    #[error("{option} should be {expected}, found {found}")]
+    Option {
+        /// Name of the option.
+        option: &'static str,
+        /// The allowed values.
+        expected: String,
+        /// The value given.
+        found: String,
+    },
+    /// A pass that the loaded model cannot run: too many rows, an unknown slot, page or id.
+    #[error("pass: {what} should be {expected}, found {found}")]
+    Pass {
+        /// The argument at fault.
+        what: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// The MTP head was asked for and the model has none, or it was not loaded.
+    #[error("this model has no MTP head loaded")]
+    NoMtp,
+    /// An op refused or failed.
+    #[error("{place}: {source}")]
+    Op {
+        /// Module or layer where it happened.
+        place: String,
+        /// The op's own error.
+        source: OpError,
+    },
+}
+
+impl ModelError {
+    /// Stable code for machines.
+    pub fn code(&self) -> &'static str {
+        match self {
+            ModelError::UnknownFamily { .. } => "model_family_unknown",
+            ModelError::Config { .. } => "model_config_invalid",
+            ModelError::Unsupported { .. } => "model_feature_unsupported",
+            ModelError::Checkpoint(e) => e.code(),
+            ModelError::UnusedTensors { .. } => "checkpoint_tensors_unused",
+            ModelError::DoesNotFit { .. } => "model_does_not_fit",
+            ModelError::Option { .. } => "model_option_invalid",
+            ModelError::Pass { .. } => "pass_invalid",
+            ModelError::NoMtp => "model_has_no_mtp",
+            ModelError::Op { source: OpError::OutOfMemory { .. }, .. } => "out_of_memory",
+            ModelError::Op { .. } => "op_failed",
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn next_step(&self) -> &'static str {
+        match self {
+            ModelError::UnknownFamily { .. } | ModelError::Unsupported { .. } => {
+                "Choose a model of a supported family, or update Hearth."
+            }
+            ModelError::Checkpoint(e) => e.next_step(),
+            ModelError::Config { .. } => {
+                "Download the model again; if it persists, the checkpoint itself is damaged."
+            }
+            ModelError::UnusedTensors { .. } => {
+                "Choose another quantisation of this model; this one would give wrong answers."
+            }
+            ModelError::DoesNotFit { .. } | ModelError::Op { source: OpError::OutOfMemory { .. }, .. } => {
+                "Lower the context or the number of requests, or choose a smaller model."
+            }
+            ModelError::Option { .. } => "Change the option to an allowed value.",
+            ModelError::Pass { .. } => "This is a fault in Hearth; please report it with the log.",
+            ModelError::NoMtp => "Run without MTP, or choose a model whose folder has `mtp.*` tensors.",
+            ModelError::Op { .. } => "Restart the model; if it persists, report it with the log.",
+        }
+    }
+}
+
+/// Names the place of a failed op; the text is made only if there is an error.
+pub(crate) fn at(place: impl std::fmt::Display) -> impl FnOnce(OpError) -> ModelError {
+    move |source| ModelError::Op { place: place.to_string(), source }
+}

@@ -1,0 +1,28 @@
+//! Describes models (spec), sizes them (budget), loads them (loader) and runs them (forward).
+
+pub mod budget;
+mod draft;
+mod error;
+pub mod family;
+pub mod formats;
+mod forward;
+mod loader;
+mod model;
+mod options;
+pub mod parts;
+mod pass;
+mod scratch;
+pub mod source;
+pub mod spec;
+pub mod synthetic;
+mod unused;
+mod weights;
+
+pub use budget::Budget;
+pub use draft::Seed;
+pub use error::ModelError;
+pub use forward::{Tap, TapFn};
+pub use model::{Logits, MemoryParts, Model, RecurrentState};
+pub use options::{KvType, LoadOptions, LoadProgress, LoadStage, PAGE_LEN};
+pub use source::WeightSource;
+pub use spec::ModelSpec;

@@ -1,0 +1,198 @@
+//! Reads a model's tensors once, in the order of its layers, and packs them for the backend. Called by `Model::load`
+//! after the budget is known.
+
+use crate::ModelError;
+use crate::error::at;
+use crate::family::{Names, Place};
+use crate::options::{LoadOptions, PAGE_LEN};
+use crate::parts::{Matrix, Vector};
+use crate::source::WeightSource;
+use crate::spec::{Attention, Ffn, GatedDeltaNet, Layer, Mixer, ModelSpec, Moe, Mtp};
+use crate::weights::{
+    AttentionWeights, DenseWeights, FfnWeights, GdnWeights, LayerWeights, MixerWeights, MoeWeights,
+    MtpWeights, Weights,
+};
+use hearth_kernels::ops::{Experts, GdnGates, KvLayer, Norm};
+use hearth_kernels::{DType, Ops, PackedWeight, Tensor, Weight};
+
+/// Reads and packs.
+pub(crate) struct Loader<'a> {
+    pub source: &'a dyn WeightSource,
+    pub ops: &'a dyn Ops,
+    pub spec: &'a ModelSpec,
+    pub names: &'a Names,
+    pub options: &'a LoadOptions,
+}
+
+impl Loader<'_> {
+    /// All weights. `done` is told the number of layers read so far, of `layers + 2`.
+    pub(crate) fn load(&self, done: &mut dyn FnMut(usize)) -> Result<Weights, ModelError> {
+        let (vocab, hidden) = (self.spec.vocab, self.spec.hidden);
+        let embedding = self.matrix(&self.names.embedding(), vocab, hidden)?;
+        done(1);
+        let mut layers = Vec::with_capacity(self.spec.layers.len());
+        for (i, layer) in self.spec.layers.iter().enumerate() {
+            layers.push(self.layer(Place::Layer(i), layer)?);
+            done(i + 2);
+        }
+        let head =
+            if self.spec.tied_head { None } else { Some(self.matrix(&self.names.head(), vocab, hidden)?) };
+        let final_norm = self.norm(&self.names.final_norm(), hidden, self.spec.norm_offset)?;
+        let mtp = self.spec.mtp.as_ref().map(|mtp| self.mtp(mtp)).transpose()?;
+        done(self.spec.layers.len() + 2);
+        Ok(Weights { embedding, layers, final_norm, head, mtp })
+    }
+
+    fn mtp(&self, mtp: &Mtp) -> Result<MtpWeights, ModelError> {
+        let hidden = self.spec.hidden;
+        let [embedding, seed, out] = self.names.mtp_norms();
+        let offset = self.spec.norm_offset;
+        Ok(MtpWeights {
+            norm_embedding: self.norm(embedding, hidden, offset)?,
+            norm_hidden: self.norm(seed, hidden, offset)?,
+            join: self.matrix(self.names.mtp_join(), hidden, 2 * hidden)?,
+            layer: self.layer(Place::Mtp, &mtp.layer)?,
+            norm_out: self.norm(out, hidden, offset)?,
+        })
+    }
+
+    fn layer(&self, place: Place, layer: &Layer) -> Result<LayerWeights, ModelError> {
+        let norm =
+            |vector| self.norm(&self.names.vector(place, vector), self.spec.hidden, self.spec.norm_offset);
+        Ok(LayerWeights {
+            mixer_norm: norm(Vector::MixerNorm)?,
+            mixer: match &layer.mixer {
+                Mixer::FullAttention(a) => MixerWeights::FullAttention(Box::new(self.attention(place, a)?)),
+                Mixer::GatedDeltaNet(g) => MixerWeights::GatedDeltaNet(Box::new(self.gdn(place, g)?)),
+            },
+            ffn_norm: norm(Vector::FfnNorm)?,
+            ffn: match &layer.ffn {
+                Ffn::Dense { inter } => self.dense_ffn(place, *inter)?,
+                Ffn::Moe(moe) => FfnWeights::Moe(Box::new(self.moe(place, moe)?)),
+            },
+        })
+    }
+
+    fn attention(&self, place: Place, a: &Attention) -> Result<AttentionWeights, ModelError> {
+        let hidden = self.spec.hidden;
+        let matrix = |m, rows, cols| self.matrix(&self.names.matrix(place, m, 0), rows, cols);
+        let norm = |vector| self.norm(&self.names.vector(place, vector), a.head_dim, self.spec.norm_offset);
+        let pages = [self.options.pages(), PAGE_LEN, a.kv_heads, a.head_dim];
+        let cache = || self.ops.zeros(self.options.kv.dtype(), &pages).map_err(at(format!("{place}: KV")));
+        Ok(AttentionWeights {
+            q: matrix(Matrix::Q, a.q_rows(), hidden)?,
+            k: matrix(Matrix::K, a.kv_rows(), hidden)?,
+            v: matrix(Matrix::V, a.kv_rows(), hidden)?,
+            o: matrix(Matrix::O, hidden, a.out_cols())?,
+            q_norm: norm(Vector::QNorm)?,
+            k_norm: norm(Vector::KNorm)?,
+            cache: KvLayer { k: cache()?, v: cache()? },
+            numbers: a.clone(),
+        })
+    }
+
+    fn gdn(&self, place: Place, g: &GatedDeltaNet) -> Result<GdnWeights, ModelError> {
+        let hidden = self.spec.hidden;
+        let channels = g.shape().channels();
+        let slots = self.options.slots;
+        let matrix = |m, rows, cols| self.matrix(&self.names.matrix(place, m, 0), rows, cols);
+        let vector = |v| self.names.vector(place, v);
+        let state = |shape: &[usize]| {
+            self.ops.zeros(DType::F32, shape).map_err(at(format!("{place}: recurrent state")))
+        };
+        Ok(GdnWeights {
+            qkv: matrix(Matrix::GdnQkv, channels, hidden)?,
+            z: matrix(Matrix::GdnZ, g.v_cols(), hidden)?,
+            a: matrix(Matrix::GdnA, g.v_heads, hidden)?,
+            b: matrix(Matrix::GdnB, g.v_heads, hidden)?,
+            out: matrix(Matrix::GdnOut, hidden, g.v_cols())?,
+            conv: self.tensor(
+                &vector(Vector::Conv),
+                &[channels, 1, g.conv_width],
+                &[channels, g.conv_width],
+            )?,
+            gates: GdnGates {
+                a_log: self.tensor(&vector(Vector::ALog), &[g.v_heads], &[g.v_heads])?,
+                dt_bias: self.tensor(&vector(Vector::DtBias), &[g.v_heads], &[g.v_heads])?,
+                // This norm alone is stored plain.
+                out_norm: self.norm(&vector(Vector::GdnNorm), g.v_dim, 0.0)?,
+            },
+            conv_state: state(&[slots, g.conv_width - 1, channels])?,
+            state: state(&[slots, g.v_heads, g.k_dim, g.v_dim])?,
+            numbers: g.clone(),
+        })
+    }
+
+    fn dense_ffn(&self, place: Place, inter: usize) -> Result<FfnWeights, ModelError> {
+        let hidden = self.spec.hidden;
+        let [gate, up, down] =
+            [Matrix::DenseGate, Matrix::DenseUp, Matrix::DenseDown].map(|m| self.names.matrix(place, m, 0));
+        let parts = [self.source.linear(&gate, inter, hidden)?, self.source.linear(&up, inter, hidden)?];
+        let (gate_up, down) = (self.pack(&gate, &parts)?, self.matrix(&down, hidden, inter)?);
+        Ok(FfnWeights::Dense(Box::new(DenseWeights { gate_up, down })))
+    }
+
+    fn moe(&self, place: Place, moe: &Moe) -> Result<MoeWeights, ModelError> {
+        let hidden = self.spec.hidden;
+        let name = |m, expert| self.names.matrix(place, m, expert);
+        let mut experts = Experts {
+            gate_up: Vec::with_capacity(moe.experts + 1),
+            down: Vec::with_capacity(moe.experts + 1),
+            max_inter: moe.max_inter(),
+        };
+        let [fused_gate_up, fused_down] = self.names.fused_experts(place);
+        if self.source.contains(&fused_gate_up) {
+            // The whole shape first: a slice cannot tell whether there are more experts than it should be.
+            self.source.dense(&fused_gate_up, &[moe.experts, 2 * moe.inter, hidden])?;
+            self.source.dense(&fused_down, &[moe.experts, hidden, moe.inter])?;
+            for e in 0..moe.experts {
+                let slice = |tensor: &str, rows, cols| self.source.linear_slice(tensor, e, rows, cols);
+                let gate_up = slice(&fused_gate_up, 2 * moe.inter, hidden)?;
+                experts.gate_up.push(self.pack(&fused_gate_up, &[gate_up])?);
+                let down = slice(&fused_down, hidden, moe.inter)?;
+                experts.down.push(self.pack(&fused_down, &[down])?);
+            }
+        } else {
+            for e in 0..moe.experts {
+                let gate = name(Matrix::ExpertGate, e);
+                let parts = [
+                    self.source.linear(&gate, moe.inter, hidden)?,
+                    self.source.linear(&name(Matrix::ExpertUp, e), moe.inter, hidden)?,
+                ];
+                experts.gate_up.push(self.pack(&gate, &parts)?);
+                experts.down.push(self.matrix(&name(Matrix::ExpertDown, e), hidden, moe.inter)?);
+            }
+        }
+        let mut shared_switch = None;
+        if let Some(inter) = moe.shared_inter {
+            let gate = name(Matrix::SharedGate, 0);
+            let parts = [
+                self.source.linear(&gate, inter, hidden)?,
+                self.source.linear(&name(Matrix::SharedUp, 0), inter, hidden)?,
+            ];
+            experts.gate_up.push(self.pack(&gate, &parts)?);
+            experts.down.push(self.matrix(&name(Matrix::SharedDown, 0), hidden, inter)?);
+            shared_switch = Some(self.matrix(&name(Matrix::SharedSwitch, 0), 1, hidden)?);
+        }
+        let router = self.matrix(&name(Matrix::Router, 0), moe.experts, hidden)?;
+        Ok(MoeWeights { numbers: moe.clone(), router, shared_switch, experts })
+    }
+
+    fn matrix(&self, module: &str, rows: usize, cols: usize) -> Result<Weight, ModelError> {
+        self.pack(module, &[self.source.linear(module, rows, cols)?])
+    }
+
+    fn pack(&self, module: &str, parts: &[PackedWeight<'_>]) -> Result<Weight, ModelError> {
+        self.ops.pack(parts).map_err(at(module))
+    }
+
+    fn norm(&self, tensor: &str, width: usize, offset: f32) -> Result<Norm, ModelError> {
+        Ok(Norm { weight: self.tensor(tensor, &[width], &[width])?, eps: self.spec.eps, offset })
+    }
+
+    /// A dense tensor stored with one shape and kept, as f32, with another of equal size.
+    fn tensor(&self, name: &str, stored: &[usize], kept: &[usize]) -> Result<Tensor, ModelError> {
+        let dense = self.source.dense(name, stored)?;
+        self.ops.upload(dense.dtype, &dense.bytes, DType::F32, kept).map_err(at(name))
+    }
+}

@@ -1,0 +1,201 @@
+//! A loaded model: what the engine holds. Loads from any weight source, knows its sizes, and owns weights, KV pages,
+//! recurrent state and scratch. `forward.rs` and `draft.rs` run it.
+
+use crate::ModelError;
+use crate::budget::Budget;
+use crate::error::at;
+use crate::family;
+use crate::formats::FromSource;
+use crate::loader::Loader;
+use crate::options::{LoadOptions, LoadProgress, LoadStage, PAGE_LEN};
+use crate::scratch::Scratch;
+use crate::source::WeightSource;
+use crate::spec::ModelSpec;
+use crate::unused;
+use crate::weights::{MixerWeights, Weights};
+use hearth_kernels::{Ops, Tensor};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Memory of a loaded model by part, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MemoryParts {
+    /// Weights as the backend packed them, with norms and gate parameters.
+    pub weights: u64,
+    /// KV pages of all layers.
+    pub kv: u64,
+    /// Recurrent and convolution state of all slots.
+    pub state: u64,
+    /// Activations and logits.
+    pub scratch: u64,
+}
+
+/// Logits of the wanted rows, `[rows, vocab]` f32 row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logits {
+    /// Rows, in the order they were asked for.
+    pub rows: usize,
+    /// Numbers per row.
+    pub vocab: usize,
+    /// `rows * vocab` numbers.
+    pub values: Vec<f32>,
+}
+
+impl Logits {
+    /// The numbers of row `i`.
+    ///
+    /// # Panics
+    /// If there are not that many rows.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.values[i * self.vocab..(i + 1) * self.vocab]
+    }
+}
+
+/// What a gated-delta-net layer remembers of a sequence, f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RecurrentState {
+    /// The last raw inputs of the convolution, `[conv_width - 1, channels]`.
+    pub inputs: Vec<f32>,
+    /// The matrices, `[v_heads, k_dim, v_dim]`.
+    pub matrices: Vec<f32>,
+}
+
+/// A model ready to run.
+pub struct Model {
+    pub(crate) ops: Arc<dyn Ops>,
+    pub(crate) spec: ModelSpec,
+    pub(crate) options: LoadOptions,
+    pub(crate) weights: Weights,
+    pub(crate) scratch: Scratch,
+    /// Rows of the last forward, whose hidden states can seed the MTP head.
+    pub(crate) last_rows: usize,
+    /// Rows of the last MTP step.
+    pub(crate) last_mtp_rows: usize,
+    budget: Budget,
+    memory: MemoryParts,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("spec", &self.spec)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Loads a model. Everything is sized before the first weight is read, and nothing is allocated afterwards.
+    ///
+    /// `checkpoint` is a `&Checkpoint` or any other [`WeightSource`]. With `options.mtp` the MTP head is loaded if the
+    /// model has one; `spec().mtp` tells.
+    ///
+    /// # Errors
+    /// Unknown family, impossible config, missing or damaged or unused tensors, options out of range, a plan above
+    /// `options.memory_limit`, or a refusal of the backend.
+    pub fn load(
+        checkpoint: &dyn WeightSource,
+        ops: Arc<dyn Ops>,
+        options: LoadOptions,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Model, ModelError> {
+        let mut tell = |stage, fraction| progress(LoadProgress { stage, fraction });
+        tell(LoadStage::Plan, 0.0);
+        let mut spec = family::read(checkpoint.config())?;
+        family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
+        if !options.mtp {
+            spec.mtp = None;
+        }
+        options.check(&spec)?;
+        let names = family::names(&spec);
+        unused::refuse(checkpoint, &spec, &names)?;
+        let budget = Budget::of(&spec, &FromSource(checkpoint), &options)?;
+        if let Some(available) = options.memory_limit.filter(|limit| budget.total() > *limit) {
+            return Err(ModelError::DoesNotFit {
+                needed: budget.total(),
+                weights: budget.weights.total() + budget.mtp_weights.total(),
+                kv: budget.kv,
+                available,
+            });
+        }
+        tell(LoadStage::Plan, 1.0);
+
+        let steps = (spec.layers.len() + 2) as f64;
+        tell(LoadStage::ReadWeights, 0.0);
+        let loader =
+            Loader { source: checkpoint, ops: ops.as_ref(), spec: &spec, names: &names, options: &options };
+        let weights = loader.load(&mut |done| tell(LoadStage::ReadWeights, done as f64 / steps))?;
+        tell(LoadStage::AllocateKv, 0.0);
+        let scratch = Scratch::allocate(ops.as_ref(), &spec, &options)?;
+        tell(LoadStage::AllocateKv, 1.0);
+
+        let memory = MemoryParts {
+            weights: weights.matrix_bytes() + budget.weights.vectors + budget.mtp_weights.vectors,
+            kv: budget.kv,
+            state: budget.state,
+            scratch: budget.scratch,
+        };
+        Ok(Model { ops, spec, options, weights, scratch, last_rows: 0, last_mtp_rows: 0, budget, memory })
+    }
+
+    /// What the model is; `mtp` is set only if the head is loaded.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// The options it was loaded with.
+    pub fn options(&self) -> &LoadOptions {
+        &self.options
+    }
+
+    /// The plan it was loaded by.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Memory it holds.
+    pub fn memory(&self) -> MemoryParts {
+        self.memory
+    }
+
+    /// Numbers in a row of logits.
+    pub fn vocab(&self) -> usize {
+        self.spec.vocab
+    }
+
+    /// Positions in a page of KV.
+    pub fn page_len(&self) -> usize {
+        PAGE_LEN
+    }
+
+    /// Pages in the pool; page ids are `0 .. pages()`.
+    pub fn pages(&self) -> usize {
+        self.options.pages()
+    }
+
+    /// Estimated bytes read by one decode step of `rows` sequences whose contexts add up to `context` tokens.
+    pub fn bytes_per_step(&self, rows: usize, context: usize) -> u64 {
+        self.budget.read_per_step(rows, context)
+    }
+
+    /// Recurrent state of one slot in one gated-delta-net layer. None for layers without such state, or a slot that
+    /// does not exist.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub fn recurrent_state(&self, layer: usize, slot: usize) -> Result<Option<RecurrentState>, ModelError> {
+        let Some(MixerWeights::GatedDeltaNet(g)) = self.weights.layers.get(layer).map(|l| &l.mixer) else {
+            return Ok(None);
+        };
+        if slot >= self.options.slots {
+            return Ok(None);
+        }
+        let read = |tensor: &Tensor| {
+            // Rows of the ops are rows of the last axis.
+            let width = tensor.shape.last().copied().unwrap_or(0).max(1);
+            let rows = tensor.shape[1..].iter().product::<usize>() / width;
+            self.ops.read_rows(tensor, slot * rows, rows).map_err(at(format!("layer {layer}: state")))
+        };
+        Ok(Some(RecurrentState { inputs: read(&g.conv_state)?, matrices: read(&g.state)? }))
+    }
+}

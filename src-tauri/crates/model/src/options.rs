@@ -1,0 +1,154 @@
+//! What a caller decides about a model before it is loaded, and how loading reports itself.
+
+use crate::ModelError;
+use crate::spec::ModelSpec;
+use hearth_kernels::DType;
+use serde::{Deserialize, Serialize};
+
+/// Positions in one page of KV.
+pub const PAGE_LEN: usize = 64;
+
+/// Element type of the KV cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvType {
+    /// bfloat16.
+    #[default]
+    Bf16,
+    /// IEEE binary32: twice the bytes, no rounding.
+    F32,
+}
+
+impl KvType {
+    /// The tensor type.
+    pub fn dtype(self) -> DType {
+        match self {
+            KvType::Bf16 => DType::Bf16,
+            KvType::F32 => DType::F32,
+        }
+    }
+
+    /// The word used on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            KvType::Bf16 => "bf16",
+            KvType::F32 => "f32",
+        }
+    }
+}
+
+impl std::str::FromStr for KvType {
+    type Err = ModelError;
+
+    fn from_str(text: &str) -> Result<Self, ModelError> {
+        match text {
+            "bf16" => Ok(KvType::Bf16),
+            "f32" => Ok(KvType::F32),
+            other => Err(ModelError::Option {
+                option: "kv",
+                expected: "bf16 or f32".to_owned(),
+                found: other.chars().take(40).collect(),
+            }),
+        }
+    }
+}
+
+/// How a model is to be loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Longest context of a sequence, tokens; at most the model's own.
+    pub context: usize,
+    /// Sequences held at the same time, each with its recurrent state and a context of KV.
+    pub slots: usize,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Load the MTP head, if the model has one.
+    pub mtp: bool,
+    /// Prefill with decode's arithmetic; whoever builds a `Pass` copies it there.
+    pub exact: bool,
+    /// Most rows of one pass: the chunk of prefill.
+    pub max_rows: usize,
+    /// Refuse to load if the planned memory is larger, bytes.
+    pub memory_limit: Option<u64>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions {
+            context: 4096,
+            slots: 1,
+            kv: KvType::default(),
+            mtp: false,
+            exact: false,
+            max_rows: 512,
+            memory_limit: None,
+        }
+    }
+}
+
+impl LoadOptions {
+    /// Pages of KV in the pool: a whole context for every slot.
+    pub fn pages(&self) -> usize {
+        self.slots.saturating_mul(self.context.div_ceil(PAGE_LEN))
+    }
+
+    /// Most rows of logits computed at once: one per sequence, and a block of a prompt's.
+    pub(crate) fn head_rows(&self) -> usize {
+        self.slots.max(32).min(self.max_rows)
+    }
+
+    pub(crate) fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+        let within = |option, value: usize, most: usize| {
+            if (1..=most).contains(&value) {
+                return Ok(());
+            }
+            Err(ModelError::Option {
+                option,
+                expected: format!("from 1 to {most}"),
+                found: value.to_string(),
+            })
+        };
+        within("context", self.context, spec.context)?;
+        within("max-requests", self.slots, 4096)?;
+        within("chunk", self.max_rows, 65_536)?;
+        if u32::try_from(self.pages()).is_err() {
+            return Err(ModelError::Option {
+                option: "context",
+                expected: format!("small enough for {} requests at once", self.slots),
+                found: self.context.to_string(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The steps of loading, in order. The engine adds its warm-up after them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadStage {
+    /// Sizing everything.
+    Plan,
+    /// Reading and repacking weights.
+    ReadWeights,
+    /// Allocating KV pages, state and scratch.
+    AllocateKv,
+}
+
+impl LoadStage {
+    /// The stage's name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            LoadStage::Plan => "plan",
+            LoadStage::ReadWeights => "read weights",
+            LoadStage::AllocateKv => "allocate KV",
+        }
+    }
+}
+
+/// How far loading is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LoadProgress {
+    /// The current step.
+    pub stage: LoadStage,
+    /// How much of this stage is done, 0 to 1.
+    pub fraction: f64,
+}
