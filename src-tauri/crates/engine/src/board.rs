@@ -1,0 +1,197 @@
+//! Where the engine thread writes what it does and everybody else reads it: phase, counters, requests, heartbeat.
+//! Written a few times per step, read by `/status`, `/health` and `/metrics`.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use crate::{
+    histogram::{BETWEEN_TOKENS, Histogram, SECONDS},
+    status::{
+        EngineCounters, EngineMemory, EngineModel, EnginePhase, EngineRequest, FinishedRequest, RequestEnd,
+    },
+};
+
+/// How many finished requests are remembered.
+const REMEMBERED: usize = 256;
+
+/// The shared state of one engine.
+#[derive(Debug)]
+pub struct Board {
+    inner: Mutex<BoardState>,
+    started: Instant,
+    /// Milliseconds after `started` of the last sign of life.
+    beat: AtomicU64,
+}
+
+/// What the board holds.
+#[derive(Debug)]
+pub struct BoardState {
+    /// Where the engine is in its life.
+    pub phase: EnginePhase,
+    /// Known as soon as the model's description is read.
+    pub model: Option<EngineModel>,
+    /// Known when it is allocated.
+    pub memory: Option<EngineMemory>,
+    /// Sums.
+    pub counters: EngineCounters,
+    /// Requests that hold a slot.
+    pub running: Vec<EngineRequest>,
+    /// The last requests that ended.
+    pub finished: VecDeque<FinishedRequest>,
+    /// Waiting for a slot, seconds.
+    pub queue: Histogram,
+    /// Arrival to first token, seconds.
+    pub first_token: Histogram,
+    /// Mean time between the tokens of a request, seconds.
+    pub between_tokens: Histogram,
+    /// Arrival to end, seconds.
+    pub whole: Histogram,
+    next_seq: u64,
+}
+
+/// Names of the loading stages, in order.
+pub const STAGES: [&str; 4] = ["plan", "read weights", "allocate KV", "warm up"];
+
+impl Default for Board {
+    fn default() -> Board {
+        Board {
+            inner: Mutex::new(BoardState {
+                phase: loading(0, 0.0),
+                model: None,
+                memory: None,
+                counters: EngineCounters::default(),
+                running: Vec::new(),
+                finished: VecDeque::new(),
+                queue: Histogram::new(SECONDS),
+                first_token: Histogram::new(SECONDS),
+                between_tokens: Histogram::new(BETWEEN_TOKENS),
+                whole: Histogram::new(SECONDS),
+                next_seq: 1,
+            }),
+            started: Instant::now(),
+            beat: AtomicU64::new(0),
+        }
+    }
+}
+
+/// The phase of stage `index`, `fraction` of the way through.
+pub fn loading(index: usize, fraction: f64) -> EnginePhase {
+    EnginePhase::Loading {
+        stage: STAGES[index.min(STAGES.len() - 1)].to_owned(),
+        index: index as u32,
+        count: STAGES.len() as u32,
+        fraction: fraction.clamp(0.0, 1.0),
+    }
+}
+
+impl Board {
+    /// The state, for as long as the guard lives. Hold it briefly: the engine's step waits for it.
+    pub fn lock(&self) -> MutexGuard<'_, BoardState> {
+        // Readers never leave it half-written, and the engine thread's death ends the process.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A sign of life.
+    pub fn beat(&self) {
+        self.beat.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the last sign of life.
+    pub fn heartbeat_age_ms(&self) -> f64 {
+        let now = self.started.elapsed().as_millis() as u64;
+        now.saturating_sub(self.beat.load(Ordering::Relaxed)) as f64
+    }
+
+    /// Says where the engine is in its life.
+    pub fn set_phase(&self, phase: EnginePhase) {
+        self.lock().phase = phase;
+    }
+}
+
+impl BoardState {
+    /// Remembers a request that ended and counts it. Its `seq` is given here.
+    pub fn finish(&mut self, mut request: FinishedRequest) {
+        request.seq = self.next_seq;
+        self.next_seq += 1;
+        match request.finish {
+            RequestEnd::Stop | RequestEnd::Length => self.counters.requests_ok += 1,
+            RequestEnd::Cancelled => self.counters.requests_cancelled += 1,
+            RequestEnd::Error => self.counters.requests_failed += 1,
+        }
+        self.queue.observe(request.queue_s);
+        self.whole.observe((request.ended_ms - request.started_ms).max(0.0) / 1e3);
+        if let Some(seconds) = request.ttft_s {
+            self.first_token.observe(seconds);
+        }
+        if let Some(seconds) = request.decode_s.filter(|_| request.output_tokens > 1) {
+            self.between_tokens.observe(seconds / f64::from(request.output_tokens - 1));
+        }
+        if self.finished.len() == REMEMBERED {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(request);
+    }
+
+    /// Seconds until a place in the queue is likely: the recent requests' mean time in a slot, shared by the slots.
+    pub fn retry_after_s(&self, queued: usize) -> u32 {
+        let slots = self.model.as_ref().map_or(1, |m| m.max_requests.max(1));
+        let recent = self.finished.iter().rev().take(32);
+        let (sum, count) = recent.fold((0.0, 0u32), |(sum, count), r| {
+            (sum + ((r.ended_ms - r.started_ms) / 1e3 - r.queue_s).max(0.0), count + 1)
+        });
+        let mean = if count == 0 { 1.0 } else { sum / f64::from(count) };
+        (mean * queued as f64 / f64::from(slots)).ceil().clamp(1.0, 60.0) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::RequestKind;
+
+    fn ended(finish: RequestEnd) -> FinishedRequest {
+        FinishedRequest {
+            seq: 0,
+            id: "r".into(),
+            kind: RequestKind::Chat,
+            prompt_tokens: 5,
+            cached_tokens: 0,
+            output_tokens: 3,
+            queue_s: 1.0,
+            ttft_s: Some(2.0),
+            decode_s: Some(4.0),
+            finish,
+            error: None,
+            started_ms: 1000.0,
+            ended_ms: 8000.0,
+        }
+    }
+
+    #[test]
+    fn the_last_256_requests_are_remembered_with_ascending_numbers() {
+        let board = Board::default();
+        for _ in 0..300 {
+            board.lock().finish(ended(RequestEnd::Stop));
+        }
+        let state = board.lock();
+        let numbers: Vec<u64> = state.finished.iter().map(|r| r.seq).collect();
+        assert_eq!(numbers, (45..=300).collect::<Vec<_>>());
+        assert_eq!(state.counters.requests_ok, 300);
+        assert_eq!(state.between_tokens.sum(), 600.0);
+    }
+
+    #[test]
+    fn retry_after_is_the_time_the_waiting_requests_will_take() {
+        let board = Board::default();
+        assert_eq!(board.lock().retry_after_s(4), 4);
+        board.lock().finish(ended(RequestEnd::Length));
+        assert_eq!(board.lock().retry_after_s(4), 24);
+        assert_eq!(board.lock().retry_after_s(1000), 60);
+    }
+}

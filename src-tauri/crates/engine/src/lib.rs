@@ -1,0 +1,32 @@
+//! Owns the device: schedules requests, runs the model, samples, and sends tokens back.
+//!
+//! `load` reads a checkpoint on the engine thread; `step` is what that thread does ever after; `engine` is the handle that
+//! the API holds; `status` is what everybody else sees.
+
+pub mod board;
+mod detokenise;
+mod engine;
+mod error;
+pub mod histogram;
+mod load;
+mod pages;
+mod queue;
+mod random;
+mod request;
+pub mod runner;
+mod sampler;
+mod schedule;
+mod sequence;
+pub mod status;
+mod step;
+#[cfg(test)]
+mod step_tests;
+mod stop;
+mod tokenizer;
+
+pub use engine::{End, Engine, Loaded, Served};
+pub use error::EngineError;
+pub use load::{LoadRequest, load};
+pub use request::{Event, Finish, Request, Usage};
+pub use sampler::{OutOfRange, Sampling};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,272 @@
+//! From a checkpoint to a model that runs, with progress on the board. Runs on the engine thread, once.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use hearth_checkpoint::{Checkpoint, CheckpointError};
+use hearth_kernels::{Ops, cpu::Cpu, ops::Pass};
+use hearth_model::{Budget, KvType, LoadOptions, LoadStage, Model, ModelError, ModelSpec, family};
+use serde_json::Value;
+
+use crate::{
+    board::{Board, loading},
+    engine::{Loaded, Served},
+    runner::{Limits, Runner},
+    sampler::Sampling,
+    status::{EngineMemory, EngineModel, Fault},
+    tokenizer::Tokenizer,
+};
+
+/// Shortest context that is tried when none was asked for and memory is short, tokens.
+const SHORTEST: usize = 2048;
+
+/// What to load, and how.
+#[derive(Debug, Clone)]
+pub struct LoadRequest {
+    /// A checkpoint folder; None: the built-in model.
+    pub folder: Option<PathBuf>,
+    /// The name in answers; None: the folder's.
+    pub id: Option<String>,
+    /// Backend: `cpu`.
+    pub device: String,
+    /// Threads of the CPU backend; None: all cores.
+    pub threads: Option<usize>,
+    /// Most tokens of a request; None: the model's own limit, halved until it fits.
+    pub context: Option<usize>,
+    /// Requests computed at once.
+    pub max_requests: usize,
+    /// Element type of keys and values.
+    pub kv: KvType,
+    /// Prefill in decode's arithmetic.
+    pub exact: bool,
+    /// Most rows of a pass: the chunk of prefill.
+    pub chunk: usize,
+    /// Bytes the model may take; None: what the machine has to spare.
+    pub memory_limit: Option<u64>,
+}
+
+/// Loads the model.
+///
+/// # Errors
+/// A fault with the reader's own sentence; loading again gives the same.
+pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault> {
+    board.set_phase(loading(0, 0.0));
+    if request.device != "cpu" {
+        return Err(Fault::new(
+            "device_unavailable",
+            format!("This build of Hearth has no backend for the device '{}'.", request.device),
+            "Use --device cpu.",
+        ));
+    }
+    let checkpoint = match &request.folder {
+        Some(folder) => Checkpoint::open(folder),
+        None => Checkpoint::builtin(),
+    }
+    .map_err(checkpoint_fault)?;
+    // The tokenizer is read first: it is the quickest way to find out that a folder is incomplete.
+    let tokenizer = read_tokenizer(&checkpoint)?;
+    let mut spec = family::read(checkpoint.config()).map_err(model_fault)?;
+    family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
+    spec.mtp = None;
+    let memory_limit = request.memory_limit.or_else(available_memory);
+    let options = fit(request, &checkpoint, &spec, memory_limit)?;
+    let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
+    board.lock().model = Some(EngineModel {
+        id: id.clone(),
+        name: if checkpoint.is_builtin() { "Ember".to_owned() } else { id.clone() },
+        demonstration: checkpoint.is_builtin(),
+        family: spec.family.clone(),
+        context: options.context as u32,
+        kv: options.kv.name().to_owned(),
+        max_requests: options.slots as u32,
+        device: request.device.clone(),
+        exact: options.exact,
+    });
+
+    let ops: Arc<dyn Ops> = Arc::new(Cpu::new(request.threads).map_err(|error| {
+        Fault::new(
+            "device_failed",
+            format!("The CPU backend cannot start: {error}."),
+            "Free some memory and try again.",
+        )
+    })?);
+    let mut progress = |at: hearth_model::LoadProgress| {
+        board.beat();
+        let stage = match at.stage {
+            LoadStage::Plan => 0,
+            LoadStage::ReadWeights => 1,
+            LoadStage::AllocateKv => 2,
+        };
+        board.set_phase(loading(stage, at.fraction));
+    };
+    let model = Model::load(&checkpoint, ops, options, &mut progress).map_err(model_fault)?;
+    board.lock().memory = Some(model.memory_parts());
+
+    let name = checkpoint.name().to_owned();
+    let folder = request.folder.as_ref().map(|f| f.to_string_lossy().into_owned());
+    let served = Served {
+        aliases: std::iter::once(name).chain(folder).filter(|alias| *alias != id).collect(),
+        id,
+        tokenizer: Arc::new(tokenizer),
+        chat_template: checkpoint.chat_template(),
+        tokenizer_config: checkpoint.tokenizer_config().cloned(),
+        sampling: recommended(checkpoint.generation_config()),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+    };
+    Ok(Loaded { runner: model, served })
+}
+
+fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Fault> {
+    let json = checkpoint.tokenizer_json().map_err(checkpoint_fault)?;
+    let (config, tokenizer_config) = (checkpoint.config(), checkpoint.tokenizer_config());
+    Tokenizer::read(&json, config, checkpoint.generation_config(), tokenizer_config).map_err(|e| e.fault())
+}
+
+/// The options of the load: the context asked for, or the longest that fits.
+fn fit(
+    request: &LoadRequest,
+    checkpoint: &Checkpoint,
+    spec: &ModelSpec,
+    memory_limit: Option<u64>,
+) -> Result<LoadOptions, Fault> {
+    let chunk = request.chunk.max(request.max_requests + 1);
+    let mut options = LoadOptions {
+        context: request.context.unwrap_or(spec.context),
+        slots: request.max_requests,
+        kv: request.kv,
+        mtp: false,
+        exact: request.exact,
+        max_rows: chunk,
+        memory_limit,
+    };
+    if request.context.is_none() {
+        let fits = |options: &LoadOptions| -> Result<bool, Fault> {
+            let budget = Budget::of(spec, checkpoint.outline(), options).map_err(model_fault)?;
+            Ok(memory_limit.is_none_or(|limit| budget.total() <= limit))
+        };
+        while options.context > SHORTEST && !fits(&options)? {
+            options.context = (options.context / 2).max(SHORTEST);
+        }
+    }
+    Ok(options)
+}
+
+/// Bytes that a process can take without swapping, by the kernel's estimate.
+fn available_memory() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// The authors' recommendation in `generation_config.json`; values out of range are left out.
+fn recommended(generation_config: Option<&Value>) -> Sampling {
+    let mut sampling = Sampling::default();
+    let Some(config) = generation_config else { return sampling };
+    let number = |name: &str| config.get(name).and_then(Value::as_f64).map(|v| v as f32);
+    let sampled = config.get("do_sample").and_then(Value::as_bool).unwrap_or(true);
+    sampling.temperature = if sampled { number("temperature").unwrap_or(1.0) } else { 0.0 };
+    sampling.top_p = number("top_p").unwrap_or(sampling.top_p);
+    sampling.min_p = number("min_p").unwrap_or(sampling.min_p);
+    sampling.repetition_penalty = number("repetition_penalty").unwrap_or(sampling.repetition_penalty);
+    sampling.top_k = config.get("top_k").and_then(Value::as_u64).map_or(0, |k| k.min(1 << 20) as u32);
+    if sampling.check().is_ok() { sampling } else { Sampling::default() }
+}
+
+fn checkpoint_fault(error: CheckpointError) -> Fault {
+    Fault::new(error.code(), sentence(&error), error.next_step()).with_evidence(error.file())
+}
+
+fn model_fault(error: ModelError) -> Fault {
+    Fault::new(error.code(), sentence(&error), error.next_step())
+}
+
+/// The error's text with a capital and a full stop.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", chars.as_str().trim_end_matches('.'))
+}
+
+/// The parts of a model's memory as the status reports them.
+trait MemoryReport {
+    fn memory_parts(&self) -> EngineMemory;
+}
+
+impl MemoryReport for Model {
+    fn memory_parts(&self) -> EngineMemory {
+        let parts = self.memory();
+        EngineMemory {
+            weights: parts.weights as f64,
+            kv: parts.kv as f64,
+            kv_used: 0.0,
+            state: parts.state as f64,
+            scratch: parts.scratch as f64,
+        }
+    }
+}
+
+impl Runner for Model {
+    fn limits(&self) -> Limits {
+        let options = self.options();
+        Limits {
+            context: options.context,
+            slots: options.slots,
+            max_rows: options.max_rows,
+            page_len: self.page_len(),
+            pages: self.pages(),
+            exact: options.exact,
+        }
+    }
+
+    fn forward(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
+        Model::forward(self, pass, ids, want).map(|logits| logits.values).map_err(|error| error.to_string())
+    }
+
+    fn bytes_per_step(&self, rows: usize, context: usize) -> u64 {
+        Model::bytes_per_step(self, rows, context)
+    }
+
+    fn memory(&self) -> EngineMemory {
+        self.memory_parts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_authors_recommendation_becomes_the_default_sampling() {
+        let config = json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95});
+        let sampling = recommended(Some(&config));
+        assert_eq!((sampling.temperature, sampling.top_k, sampling.top_p), (0.6, 20, 0.95));
+        assert_eq!(recommended(Some(&json!({"do_sample": false}))).temperature, 0.0);
+        assert_eq!(recommended(Some(&json!({"temperature": -4}))), Sampling::default());
+        assert_eq!(recommended(None), Sampling::default());
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_and_a_device_that_is_not_built_are_faults() {
+        let request = LoadRequest {
+            folder: Some("/nowhere/at/all".into()),
+            id: None,
+            device: "cpu".into(),
+            threads: None,
+            context: None,
+            max_requests: 1,
+            kv: KvType::Bf16,
+            exact: false,
+            chunk: 64,
+            memory_limit: None,
+        };
+        let fault = load(&request, &Board::default()).map(|_| ()).expect_err("there is no such folder");
+        assert!(fault.message.contains("/nowhere/at/all"), "{fault:?}");
+        let fault = load(&LoadRequest { device: "cuda".into(), ..request }, &Board::default());
+        assert_eq!(fault.map(|_| ()).expect_err("no such backend").code, "device_unavailable");
+    }
+}

@@ -1,0 +1,209 @@
+//! A request that holds a slot: its tokens, its place in the KV pages, its text, and the channel to its client.
+//! Owned by the engine thread; `schedule` reads it, the engine's step advances it.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::Sender;
+
+use crate::{
+    detokenise::Detokeniser,
+    queue::{Waiting, unix_ms},
+    request::{Event, Finish, Request, Usage},
+    sampler::Seen,
+    status::{EngineRequest, Fault, FinishedRequest, RequestEnd, RequestPhase},
+    stop::StopStrings,
+    tokenizer::Tokenizer,
+};
+
+/// How long a client may leave its events unread before its request is ended.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running request.
+#[derive(Debug)]
+pub struct Sequence {
+    /// As it was submitted.
+    pub request: Request,
+    /// Recurrent-state slot.
+    pub slot: usize,
+    /// KV pages for prompt and answer.
+    pub pages: Vec<u32>,
+    /// Prompt and answer.
+    pub ids: Vec<u32>,
+    /// Positions whose keys, values and state have been computed.
+    pub computed: usize,
+    /// Counted for the penalties.
+    pub seen: Seen,
+    limit: usize,
+    events: Sender<Event>,
+    detokeniser: Detokeniser,
+    stop: StopStrings,
+    arrived: Instant,
+    arrived_ms: f64,
+    admitted: Instant,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    blocked_since: Option<Instant>,
+}
+
+/// How a sequence ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// With an answer.
+    Finished(Finish),
+    /// The client went away.
+    Cancelled,
+    /// With a fault.
+    Failed(Fault),
+}
+
+/// The last event of a request, not yet sent.
+#[derive(Debug)]
+pub struct Farewell {
+    /// What is said.
+    pub event: Event,
+    /// To whom.
+    pub events: Sender<Event>,
+}
+
+impl Farewell {
+    /// Sends it. There is room: `Sequence::is_blocked` keeps a place free. A closed channel means that nobody listens.
+    pub fn send(self) {
+        let _ = self.events.try_send(self.event);
+    }
+}
+
+impl Sequence {
+    /// Gives a waiting request its slot and pages.
+    pub fn admit(waiting: Waiting, slot: usize, pages: Vec<u32>) -> Sequence {
+        let Waiting { request, limit, events, arrived, arrived_ms } = waiting;
+        Sequence {
+            ids: request.prompt.clone(),
+            seen: Seen::new(&request.prompt, &request.sampling),
+            stop: StopStrings::new(request.stop.clone()),
+            request,
+            slot,
+            pages,
+            computed: 0,
+            limit,
+            events,
+            detokeniser: Detokeniser::default(),
+            arrived,
+            arrived_ms,
+            admitted: Instant::now(),
+            first_token: None,
+            last_token: None,
+            blocked_since: None,
+        }
+    }
+
+    /// Tokens written.
+    pub fn written(&self) -> usize {
+        self.ids.len() - self.request.prompt.len()
+    }
+
+    /// True while the prompt is being read (also while only its last row is missing).
+    pub fn in_prefill(&self) -> bool {
+        self.written() == 0
+    }
+
+    /// True if the client reads too slowly to take another token and the end of the answer. Such a request pauses; the
+    /// others go on.
+    pub fn is_blocked(&mut self) -> bool {
+        // One place for the token and one for `Done`, so that sending never fails for want of room.
+        if self.events.capacity() >= 2 {
+            self.blocked_since = None;
+            return false;
+        }
+        self.blocked_since.get_or_insert_with(Instant::now);
+        true
+    }
+
+    /// Whether the sequence must end before its next row: its client went away or has read nothing for too long.
+    pub fn must_end(&self) -> Option<Ended> {
+        if self.events.is_closed() {
+            return Some(Ended::Cancelled);
+        }
+        let fault = || {
+            Fault::new(
+                "client_too_slow",
+                format!("The client has read nothing for {} seconds.", PATIENCE.as_secs()),
+                "Read the stream faster, or ask for the answer without streaming.",
+            )
+        };
+        self.blocked_since.filter(|since| since.elapsed() > PATIENCE).map(|_| Ended::Failed(fault()))
+    }
+
+    /// Takes in a sampled token: text, stop strings, limits. Sends the token unless it ends the answer.
+    pub fn write(&mut self, id: u32, tokenizer: &Tokenizer) -> Option<Ended> {
+        let now = Instant::now();
+        self.first_token.get_or_insert(now);
+        self.last_token = Some(now);
+        self.ids.push(id);
+        self.seen.write(id);
+        if tokenizer.ends().contains(&id) && !self.request.ignore_end {
+            return Some(Ended::Finished(Finish::Stop));
+        }
+        let released = self.stop.push(&self.detokeniser.push(tokenizer.bytes(id)));
+        // A closed channel is noticed before the next step by `must_end`; room was checked by `is_blocked`.
+        let _ = self.events.try_send(Event::Token { id, text: released.text });
+        if released.stopped {
+            Some(Ended::Finished(Finish::Stop))
+        } else if self.written() >= self.limit {
+            Some(Ended::Finished(Finish::Length))
+        } else {
+            None
+        }
+    }
+
+    /// The record for the history, and the last event, which goes out after the record is written: who has the answer
+    /// must find it in the history.
+    pub fn end(mut self, ended: Ended) -> (FinishedRequest, Option<Farewell>) {
+        let usage = Usage { prompt: self.request.prompt.len(), cached: 0, output: self.written() };
+        let (finish, error, event) = match ended {
+            Ended::Finished(finish) => {
+                // A character that the limit cut off shows as U+FFFD; after a stop string nothing shows.
+                let rest = self.stop.push(self.detokeniser.finish());
+                let text = rest.text + &self.stop.finish();
+                let end = match finish {
+                    Finish::Stop => RequestEnd::Stop,
+                    Finish::Length => RequestEnd::Length,
+                };
+                (end, None, Some(Event::Done { text, finish, usage }))
+            }
+            Ended::Cancelled => (RequestEnd::Cancelled, None, None),
+            Ended::Failed(fault) => {
+                let event = Event::Failed { fault: fault.clone(), usage };
+                (RequestEnd::Error, Some(fault), Some(event))
+            }
+        };
+        let between = self.first_token.zip(self.last_token).filter(|_| usage.output > 1);
+        let record = FinishedRequest {
+            seq: 0,
+            id: self.request.id,
+            kind: self.request.kind,
+            prompt_tokens: usage.prompt as u32,
+            cached_tokens: usage.cached as u32,
+            output_tokens: usage.output as u32,
+            queue_s: (self.admitted - self.arrived).as_secs_f64(),
+            ttft_s: self.first_token.map(|t| (t - self.arrived).as_secs_f64()),
+            decode_s: between.map(|(first, last)| (last - first).as_secs_f64()),
+            finish,
+            error,
+            started_ms: self.arrived_ms,
+            ended_ms: unix_ms(),
+        };
+        (record, event.map(|event| Farewell { event, events: self.events }))
+    }
+
+    /// For the status.
+    pub fn describe(&self) -> EngineRequest {
+        EngineRequest {
+            id: self.request.id.clone(),
+            phase: if self.in_prefill() { RequestPhase::Prefill } else { RequestPhase::Decode },
+            prompt_tokens: self.request.prompt.len() as u32,
+            prefilled_tokens: self.computed.min(self.request.prompt.len()) as u32,
+            output_tokens: self.written() as u32,
+            started_ms: self.arrived_ms,
+        }
+    }
+}
