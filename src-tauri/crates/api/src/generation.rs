@@ -1,0 +1,233 @@
+//! The fields that chat and completions share: limits, sampling, stop strings, streaming. Everything this engine does not
+//! do is refused here by name, so that no client believes it was done.
+
+use hearth_engine::Sampling;
+use serde_json::Value;
+
+use crate::{
+    ApiError,
+    fields::{Fields, brief},
+};
+
+/// Most stop strings of a request.
+const STOPS: usize = 16;
+/// Longest stop string, bytes.
+const STOP_LENGTH: usize = 1024;
+
+/// How an answer is to be made and sent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generation {
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Most tokens of the answer.
+    pub max_tokens: Option<usize>,
+    /// Fewest tokens before an end token.
+    pub min_tokens: usize,
+    /// Strings that end the answer.
+    pub stop: Vec<String>,
+    /// End tokens do not end the answer.
+    pub ignore_end: bool,
+    /// Send events as they come.
+    pub stream: bool,
+    /// End the stream with a usage event.
+    pub include_usage: bool,
+    /// Add the ids of the tokens to the events.
+    pub token_ids: bool,
+}
+
+impl Generation {
+    /// Reads the fields; what is left open comes from `defaults`. A seed that is left open is drawn.
+    ///
+    /// # Errors
+    /// The first field with a wrong or unsupported value.
+    pub fn read(fields: &Fields, defaults: &Sampling) -> Result<Generation, ApiError> {
+        refuse_unsupported(fields)?;
+        let float = |name, low, high, default| {
+            Ok::<_, ApiError>(fields.number(name, low, high)?.map_or(default, |v| v as f32))
+        };
+        let seed = match fields.integer("seed", i64::MIN, i64::MAX)? {
+            Some(seed) => seed as u64,
+            None => getrandom::u64().unwrap_or(0),
+        };
+        let sampling = Sampling {
+            temperature: float("temperature", 0.0, 2.0, defaults.temperature)?,
+            top_k: fields.integer("top_k", -1, 1 << 20)?.map_or(defaults.top_k, |k| k.max(0) as u32),
+            top_p: float("top_p", 0.0, 1.0, defaults.top_p)?,
+            min_p: float("min_p", 0.0, 1.0, defaults.min_p)?,
+            presence_penalty: float("presence_penalty", -2.0, 2.0, defaults.presence_penalty)?,
+            frequency_penalty: float("frequency_penalty", -2.0, 2.0, defaults.frequency_penalty)?,
+            repetition_penalty: float("repetition_penalty", 0.01, 10.0, defaults.repetition_penalty)?,
+            seed,
+        };
+        let count = |name, low| {
+            Ok::<_, ApiError>(fields.integer(name, low, i64::from(u32::MAX))?.map(|n| n as usize))
+        };
+        // The newer name wins when a client sends both.
+        let (old, new) = (count("max_tokens", 1)?, count("max_completion_tokens", 1)?);
+        let options = fields.object("stream_options")?;
+        let include_usage = match options.and_then(|o| o.get("include_usage")).filter(|v| !v.is_null()) {
+            None => false,
+            Some(Value::Bool(include)) => *include,
+            Some(other) => {
+                let message = format!("'include_usage' must be true or false, not {}.", brief(other));
+                return Err(ApiError::value("stream_options.include_usage", message));
+            }
+        };
+        Ok(Generation {
+            sampling,
+            max_tokens: new.or(old),
+            min_tokens: count("min_tokens", 0)?.unwrap_or(0),
+            stop: stop_strings(fields)?,
+            ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
+            stream: fields.flag("stream")?.unwrap_or(false),
+            include_usage,
+            token_ids: fields.flag("return_token_ids")?.unwrap_or(false),
+        })
+    }
+}
+
+fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
+    let wrong = |message: String| ApiError::value("stop", message);
+    let texts = match fields.get("stop") {
+        None => return Ok(Vec::new()),
+        Some(Value::String(text)) => vec![text.clone()],
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| wrong("'stop' must hold strings only.".into()))?,
+        Some(other) => {
+            return Err(wrong(format!(
+                "'stop' must be a string or a list of strings, not {}.",
+                brief(other)
+            )));
+        }
+    };
+    if texts.len() > STOPS {
+        return Err(wrong(format!("'stop' may hold at most {STOPS} strings, not {}.", texts.len())));
+    }
+    if texts.iter().any(|text| text.is_empty() || text.len() > STOP_LENGTH) {
+        return Err(wrong(format!("A stop string must have 1 to {STOP_LENGTH} bytes.")));
+    }
+    Ok(texts)
+}
+
+/// Fields that change the answer in ways this engine cannot; harmless values of them pass.
+fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
+    let harmless = |name: &str, value: &Value| match name {
+        "n" | "best_of" => value.as_u64() == Some(1),
+        "logprobs" | "echo" => value == &Value::Bool(false),
+        "top_logprobs" => value.as_u64() == Some(0),
+        "logit_bias" => value.as_object().is_some_and(serde_json::Map::is_empty),
+        "suffix" => value.as_str() == Some(""),
+        "response_format" => value.get("type").and_then(Value::as_str) == Some("text"),
+        "modalities" => value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")),
+        "functions" => value.as_array().is_some_and(Vec::is_empty),
+        "function_call" => value == "none" || value == "auto",
+        _ => false,
+    };
+    let instead = |name: &str| match name {
+        "n" | "best_of" => "Send several requests instead.",
+        "functions" | "function_call" => "Use 'tools' and 'tool_choice' instead.",
+        "response_format" => "Ask for the format in the prompt instead.",
+        _ => "Leave it out.",
+    };
+    for name in [
+        "n",
+        "best_of",
+        "logprobs",
+        "top_logprobs",
+        "logit_bias",
+        "echo",
+        "suffix",
+        "response_format",
+        "modalities",
+        "audio",
+        "functions",
+        "function_call",
+        "prompt_logprobs",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+    ] {
+        if let Some(value) = fields.get(name).filter(|value| !harmless(name, value)) {
+            let message =
+                format!("'{name}' with the value {} is not supported. {}", brief(value), instead(name));
+            return Err(ApiError::unsupported(name, message));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(body: Value) -> Result<Generation, ApiError> {
+        let fields = Fields::parse(body.to_string().as_bytes()).expect("an object");
+        Generation::read(&fields, &Sampling { temperature: 0.6, top_k: 20, ..Sampling::default() })
+    }
+
+    #[test]
+    fn what_a_request_leaves_open_comes_from_the_models_authors() {
+        let generation = read(json!({})).expect("valid");
+        assert_eq!((generation.sampling.temperature, generation.sampling.top_k), (0.6, 20));
+        assert_eq!((generation.max_tokens, generation.stream), (None, false));
+        let generation = read(json!({"temperature": 0, "top_k": -1, "seed": -5})).expect("valid");
+        assert_eq!((generation.sampling.temperature, generation.sampling.top_k), (0.0, 0));
+        assert_eq!(generation.sampling.seed, (-5i64) as u64);
+    }
+
+    #[test]
+    fn the_newer_name_of_the_token_limit_wins() {
+        assert_eq!(
+            read(json!({"max_tokens": 5, "max_completion_tokens": 7})).expect("valid").max_tokens,
+            Some(7)
+        );
+        assert_eq!(read(json!({"max_tokens": 5})).expect("valid").max_tokens, Some(5));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        for (name, value) in [
+            ("temperature", json!(-0.5)),
+            ("temperature", json!("NaN")),
+            ("temperature", json!(3)),
+            ("top_p", json!(1.5)),
+            ("min_p", json!(-1)),
+            ("top_k", json!(-2)),
+            ("presence_penalty", json!(9)),
+            ("repetition_penalty", json!(0)),
+            ("max_tokens", json!(0)),
+            ("max_completion_tokens", json!(-1)),
+            ("seed", json!(1.5)),
+            ("stop", json!(vec!["x"; 1000])),
+            ("stop", json!([""])),
+            ("stop", json!([null])),
+            ("stop", json!(7)),
+            ("stream", json!("yes")),
+        ] {
+            let error = read(json!({name: value})).expect_err("out of range");
+            assert_eq!((error.param.as_deref(), error.status.as_u16()), (Some(name), 400), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_and_its_harmless_values_pass() {
+        for (name, value) in [
+            ("n", json!(2)),
+            ("logprobs", json!(true)),
+            ("logprobs", json!(5)),
+            ("logit_bias", json!({"5": 1})),
+            ("response_format", json!({"type": "json_object"})),
+            ("echo", json!(true)),
+        ] {
+            let error = read(json!({name: value})).expect_err("unsupported");
+            assert_eq!((error.param.as_deref(), error.code.as_str()), (Some(name), "unsupported_parameter"));
+        }
+        let harmless = json!({"n": 1, "logprobs": false, "logit_bias": {}, "suffix": null, "top_logprobs": 0,
+            "response_format": {"type": "text"}, "user": "me", "something_new": [1, 2]});
+        assert!(read(harmless).is_ok());
+    }
+}

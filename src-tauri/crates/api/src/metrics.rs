@@ -1,0 +1,86 @@
+//! `/metrics`: the engine's counters, gauges and histograms in Prometheus' text format (version 0.0.4).
+
+use std::fmt::Write;
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use hearth_engine::{histogram::Histogram, status::EnginePhase};
+
+use crate::app::App;
+
+/// All metrics.
+pub async fn render(State(app): State<App>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text(&app)).into_response()
+}
+
+fn text(app: &App) -> String {
+    let status = app.engine().status(u64::MAX);
+    let mut out = String::new();
+    let mut single = |name: &str, kind: &str, help: &str, value: f64| {
+        // Writing to a string cannot fail.
+        let _ =
+            writeln!(out, "# HELP hearth_{name} {help}\n# TYPE hearth_{name} {kind}\nhearth_{name} {value}");
+    };
+    let ready = matches!(status.phase, EnginePhase::Ready);
+    single("ready", "gauge", "1 if requests are answered.", f64::from(u8::from(ready)));
+    single(
+        "heartbeat_age_seconds",
+        "gauge",
+        "Since the engine thread last moved.",
+        status.heartbeat_age_ms / 1e3,
+    );
+    single("requests_running", "gauge", "Requests that hold a slot.", f64::from(status.running));
+    single("requests_waiting", "gauge", "Requests that wait for a slot.", f64::from(status.queued));
+    let c = &status.counters;
+    single("steps_total", "counter", "Forward passes.", c.steps as f64);
+    single("decode_tokens_total", "counter", "Tokens written by decode rows.", c.decode_tokens as f64);
+    single("decode_seconds_total", "counter", "Seconds spent on decode rows.", c.decode_seconds);
+    single("prefill_tokens_total", "counter", "Prompt tokens read.", c.prefill_tokens as f64);
+    single("prefill_seconds_total", "counter", "Seconds spent on prompt rows.", c.prefill_seconds);
+    single("bytes_read_total", "counter", "Bytes that the steps read, estimated.", c.bytes_read);
+    if let Some(memory) = &status.memory {
+        single("weights_bytes", "gauge", "Packed weights.", memory.weights);
+        single("kv_bytes", "gauge", "KV pages, all.", memory.kv);
+        single("kv_used_bytes", "gauge", "KV pages that belong to requests.", memory.kv_used);
+        single("state_bytes", "gauge", "Recurrent state.", memory.state);
+        single("scratch_bytes", "gauge", "Buffers of a step.", memory.scratch);
+    }
+    let _ = writeln!(
+        out,
+        "# HELP hearth_requests_total Requests that ended.\n# TYPE hearth_requests_total counter"
+    );
+    for (end, count) in
+        [("ok", c.requests_ok), ("error", c.requests_failed), ("cancelled", c.requests_cancelled)]
+    {
+        let _ = writeln!(out, "hearth_requests_total{{end=\"{end}\"}} {count}");
+    }
+    let state = app.engine().board().lock();
+    for (name, help, histogram) in [
+        ("queue_seconds", "Waiting for a slot.", &state.queue),
+        ("time_to_first_token_seconds", "Arrival to first token.", &state.first_token),
+        (
+            "time_per_output_token_seconds",
+            "Mean time between the tokens of a request.",
+            &state.between_tokens,
+        ),
+        ("request_seconds", "Arrival to end.", &state.whole),
+    ] {
+        write_histogram(&mut out, name, help, histogram);
+    }
+    out
+}
+
+fn write_histogram(out: &mut String, name: &str, help: &str, histogram: &Histogram) {
+    let _ = writeln!(out, "# HELP hearth_{name} {help}\n# TYPE hearth_{name} histogram");
+    for (bound, count) in histogram.cumulative() {
+        let _ = writeln!(out, "hearth_{name}_bucket{{le=\"{bound}\"}} {count}");
+    }
+    let (sum, total) = (histogram.sum(), histogram.total());
+    let _ = writeln!(
+        out,
+        "hearth_{name}_bucket{{le=\"+Inf\"}} {total}\nhearth_{name}_sum {sum}\nhearth_{name}_count {total}"
+    );
+}
