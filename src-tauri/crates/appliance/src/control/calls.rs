@@ -1,0 +1,221 @@
+//! The calls of the control API, one function each. Bodies are checked before anything happens.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{Query, State, rejection::QueryRejection},
+    http::{Response, StatusCode},
+    response::IntoResponse,
+};
+use hearth_engine::status::Fault;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::{
+    Control,
+    guard::{Refused, refuse},
+    types::{Log, PlanRequest, Profile, Settings, StartRequest, StopRequest},
+};
+use crate::{
+    ApplianceError,
+    board::reserve,
+    models as on_disk,
+    plan::{Surroundings, plan as size},
+    supervisor::{Order, now_ms},
+};
+
+/// An order shows in the state within this time, or it changed nothing.
+const SHOWS: Duration = Duration::from_millis(500);
+const LOG_LINES: usize = 2000;
+const REQUESTS: u32 = 1000;
+
+type Answer = Result<Response<Body>, Refused>;
+
+fn bad(code: &str, message: String, next_step: &str) -> Refused {
+    refuse(StatusCode::BAD_REQUEST, Fault::new(code, message, next_step))
+}
+
+fn failed(error: &ApplianceError) -> Refused {
+    let status = match error {
+        ApplianceError::BadSetting { .. } => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    refuse(status, error.fault())
+}
+
+/// The body as a message; an empty body is the default message where there is one.
+fn message<T: DeserializeOwned>(body: &Bytes, empty: Option<T>) -> Result<T, Refused> {
+    match empty {
+        Some(default) if body.is_empty() => Ok(default),
+        _ => serde_json::from_slice(body).map_err(|error| {
+            bad(
+                "bad_message",
+                format!("The message is not understood: {error}."),
+                "Correct the JSON and send it again.",
+            )
+        }),
+    }
+}
+
+fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refused> {
+    let wrong = |error: QueryRejection| bad("bad_query", format!("{error}."), "Correct the address.");
+    query.map(|Query(value)| value).map_err(wrong)
+}
+
+pub(super) async fn state(State(control): State<Control>) -> Response<Body> {
+    Json(&**control.board.snapshot.borrow()).into_response()
+}
+
+#[derive(Deserialize)]
+pub(super) struct Span {
+    #[serde(default = "a_quarter_of_an_hour")]
+    seconds: u32,
+}
+
+fn a_quarter_of_an_hour() -> u32 {
+    900
+}
+
+pub(super) async fn history(
+    State(control): State<Control>,
+    span: Result<Query<Span>, QueryRejection>,
+) -> Answer {
+    let seconds = query(span)?.seconds.clamp(1, 86_400);
+    Ok(Json(control.board.history.chart(now_ms(), seconds).await).into_response())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Page {
+    #[serde(default = "fifty")]
+    limit: u32,
+}
+
+fn fifty() -> u32 {
+    50
+}
+
+pub(super) async fn requests(
+    State(control): State<Control>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Answer {
+    let limit = query(page)?.limit.clamp(1, REQUESTS);
+    Ok(Json(control.board.history.requests(limit).await).into_response())
+}
+
+pub(super) async fn models() -> Answer {
+    // Reads folders; a slow disk must not hold the other calls up.
+    let cards = tokio::task::spawn_blocking(|| on_disk::cards(&[])).await;
+    Ok(Json(cards.unwrap_or_default()).into_response())
+}
+
+pub(super) async fn settings(State(control): State<Control>) -> Response<Body> {
+    Json(control.settings.borrow().clone()).into_response()
+}
+
+pub(super) async fn change_settings(State(control): State<Control>, body: Bytes) -> Answer {
+    let new: Settings = message(&body, None)?;
+    keep(&control, new.clone())?;
+    Ok(Json(new).into_response())
+}
+
+fn keep(control: &Control, new: Settings) -> Result<(), Refused> {
+    new.write(&control.settings_file).map_err(|error| failed(&error))?;
+    control.settings.send_replace(new);
+    Ok(())
+}
+
+#[derive(Deserialize)]
+pub(super) struct Lines {
+    #[serde(default = "two_hundred")]
+    lines: usize,
+}
+
+fn two_hundred() -> usize {
+    200
+}
+
+pub(super) async fn log(
+    State(control): State<Control>,
+    lines: Result<Query<Lines>, QueryRejection>,
+) -> Answer {
+    let lines = query(lines)?.lines.min(LOG_LINES);
+    Ok(Json(Log { lines: control.supervisor.log().tail(lines) }).into_response())
+}
+
+pub(super) async fn start(State(control): State<Control>, body: Bytes) -> Answer {
+    let wanted: StartRequest = message(&body, Some(StartRequest::default()))?;
+    let mut settings = control.settings.borrow().clone();
+    let profile = wanted.profile.unwrap_or_else(|| settings.profile.clone());
+    startable(&profile)?;
+    if settings.profile != profile {
+        settings.profile = profile.clone();
+        keep(&control, settings)?;
+    }
+    ordered(&control, Order::Start(profile)).await
+}
+
+/// What can be seen to fail without starting a process is refused here.
+fn startable(profile: &Profile) -> Result<(), Refused> {
+    profile.check().map_err(|error| failed(&error))?;
+    match on_disk::card(&profile.model) {
+        Ok(card) => match card.fault {
+            Some(fault) => Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, fault)),
+            None => Ok(()),
+        },
+        Err(error) => Err(refuse(StatusCode::NOT_FOUND, on_disk::fault(&error))),
+    }
+}
+
+pub(super) async fn stop(State(control): State<Control>, body: Bytes) -> Answer {
+    let StopRequest { now } = message(&body, Some(StopRequest::default()))?;
+    ordered(&control, Order::Stop { now }).await
+}
+
+/// Gives an order and answers with the state that shows it.
+async fn ordered(control: &Control, order: Order) -> Answer {
+    let mut snapshot = control.board.snapshot.clone();
+    snapshot.mark_unchanged();
+    if !control.supervisor.order(order).await {
+        let fault = Fault::new("ending", "Hearth is ending.", "Start it again with `hearth up`.");
+        return Err(refuse(StatusCode::SERVICE_UNAVAILABLE, fault));
+    }
+    let before = snapshot.borrow().state.clone();
+    let shown =
+        snapshot.wait_for(|now| std::mem::discriminant(&now.state) != std::mem::discriminant(&before));
+    let _ = tokio::time::timeout(SHOWS, shown).await;
+    Ok((StatusCode::ACCEPTED, Json(&**control.board.snapshot.borrow())).into_response())
+}
+
+pub(super) async fn plan(State(control): State<Control>, body: Bytes) -> Answer {
+    let PlanRequest { profile } = message(&body, None)?;
+    profile.check().map_err(|error| failed(&error))?;
+    let host = hearth_monitor::HostMemory::read();
+    let around = Surroundings {
+        host,
+        engine: control.supervisor.view().borrow().status.as_ref().and_then(|status| status.memory.clone()),
+        reserve: reserve(control.settings.borrow().memory_reserve, host.as_ref()),
+        roof: *control.roof.borrow(),
+    };
+    let planned = tokio::task::spawn_blocking(move || size(&profile, &around)).await;
+    match planned {
+        Ok(Ok(plan)) => Ok(Json(plan).into_response()),
+        Ok(Err(fault)) => Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, fault)),
+        Err(error) => {
+            let fault =
+                Fault::new("plan_failed", format!("The plan failed: {error}."), "Report this with the log.");
+            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, fault))
+        }
+    }
+}
+
+pub(super) async fn unknown() -> Refused {
+    let fault = Fault::new("not_found", "There is no such call.", "See the list of calls in the README.");
+    refuse(StatusCode::NOT_FOUND, fault)
+}
+
+pub(super) async fn wrong_method() -> Refused {
+    let fault =
+        Fault::new("wrong_method", "This call takes another method.", "Use GET to read and POST to act.");
+    refuse(StatusCode::METHOD_NOT_ALLOWED, fault)
+}

@@ -1,0 +1,28 @@
+//! What a new settings file says: the built-in model, on this machine only.
+
+use super::types::{Profile, Settings};
+
+impl Default for Profile {
+    fn default() -> Profile {
+        Profile {
+            model: hearth_hub::EMBER.into(),
+            context: None,
+            max_requests: 4,
+            kv: "bf16".into(),
+            exact: false,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            host: "127.0.0.1".into(),
+            port: 8000,
+            start_engine: false,
+            profile: Profile::default(),
+            memory_reserve: None,
+            theme: "system".into(),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `GET /api/events`: the state as it changes and requests as they end, as server-sent events.
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    extract::State,
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use futures::stream;
+use tokio::sync::{broadcast, watch};
+
+use super::{
+    Control,
+    types::{RequestRecord, Snapshot},
+};
+
+struct Listener {
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    requests: broadcast::Receiver<RequestRecord>,
+    ending: watch::Receiver<bool>,
+    first: bool,
+}
+
+/// The present state at once, then changes. A listener that reads slowly gets the newest state, not all of them.
+pub(super) async fn events(State(control): State<Control>) -> Response {
+    let listener = Listener {
+        snapshot: control.board.snapshot.clone(),
+        requests: control.board.requests.subscribe(),
+        ending: control.ending.clone(),
+        first: true,
+    };
+    let events = stream::unfold(listener, |mut listener| async move {
+        let event = listener.next().await?;
+        Some((Ok::<_, Infallible>(event), listener))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+impl Listener {
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if std::mem::take(&mut self.first) {
+                return self.state();
+            }
+            tokio::select! {
+                // Requests first: a state follows soon anyway.
+                biased;
+                () = ended(&mut self.ending) => return None,
+                request = self.requests.recv() => match request {
+                    Ok(request) => return Event::default().event("request").json_data(request).ok(),
+                    Err(broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                },
+                changed = self.snapshot.changed() => match changed {
+                    Ok(()) => return self.state(),
+                    Err(_) => return None,
+                },
+            }
+        }
+    }
+
+    fn state(&mut self) -> Option<Event> {
+        let snapshot = self.snapshot.borrow_and_update().clone();
+        Event::default().event("state").json_data(&*snapshot).ok()
+    }
+}
+
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    let _ = ending.wait_for(|ending| *ending).await;
+}

@@ -1,0 +1,59 @@
+//! The control API: what the window, a browser, the CLI and scripts use to see and steer the appliance.
+
+mod calls;
+mod defaults;
+mod events;
+pub(crate) mod guard;
+pub mod types;
+
+use std::{path::PathBuf, sync::Arc};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
+use tokio::sync::watch;
+
+use self::types::Settings;
+use crate::{board::Board, supervisor::Supervisor, token::Token};
+
+/// Largest body of a control message.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// What the control API works on.
+#[derive(Clone)]
+pub(crate) struct Control {
+    pub board: Board,
+    pub supervisor: Supervisor,
+    pub settings: Arc<watch::Sender<Settings>>,
+    pub settings_file: PathBuf,
+    pub token: Token,
+    pub roof: watch::Receiver<Option<f64>>,
+    /// Turns true when the appliance ends; event streams end with it.
+    pub ending: watch::Receiver<bool>,
+}
+
+impl Control {
+    /// The routes below /api, behind the guard.
+    pub(crate) fn routes(self) -> Router {
+        let guarded = middleware::from_fn_with_state(self.token.clone(), guard::control);
+        Router::new()
+            .route("/api/state", get(calls::state))
+            .route("/api/events", get(events::events))
+            .route("/api/history", get(calls::history))
+            .route("/api/requests", get(calls::requests))
+            .route("/api/models", get(calls::models))
+            .route("/api/settings", get(calls::settings).put(calls::change_settings))
+            .route("/api/log", get(calls::log))
+            .route("/api/engine/start", post(calls::start))
+            .route("/api/engine/stop", post(calls::stop))
+            .route("/api/plan", post(calls::plan))
+            .route("/api/{*rest}", axum::routing::any(calls::unknown))
+            .method_not_allowed_fallback(calls::wrong_method)
+            .layer(DefaultBodyLimit::max(BODY_LIMIT))
+            .layer(guarded)
+            .with_state(self)
+    }
+}

@@ -1,0 +1,433 @@
+//! Messages of the control API. TypeScript types are generated from here (`ui/src/lib/types`); nothing else defines them.
+//! A number that is not known is `null`, never zero; `source` says where a number comes from.
+
+use hearth_engine::status::Fault;
+use serde::{Deserialize, Serialize};
+use ts_rs::TS;
+
+/// Where a number comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Read from a counter or timed.
+    Measured,
+    /// Computed from other numbers; the formula is shown beside it.
+    Estimated,
+    /// From the engine's own allocator.
+    Exact,
+    /// A data sheet.
+    Nominal,
+    /// Not to be had on this machine.
+    Unavailable,
+}
+
+/// Model + context + depth + KV type + concurrency: everything a start needs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(default, deny_unknown_fields)]
+pub struct Profile {
+    /// `ember`, a folder, or a Hugging Face id in the cache.
+    pub model: String,
+    /// Context length, tokens; null: the model's own limit or what fits.
+    pub context: Option<u32>,
+    /// Requests served at once.
+    pub max_requests: u32,
+    /// `bf16` or `f32`.
+    pub kv: String,
+    /// Prefill in decode's arithmetic.
+    pub exact: bool,
+}
+
+/// What the engine is doing, in the words of the dashboard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EngineState {
+    /// No model is chosen or none is on disk.
+    NoModel,
+    /// Ready to start.
+    Stopped,
+    /// Weights are being read; `stage` is one of the engine's stage names.
+    Loading {
+        /// Name of the stage.
+        stage: String,
+        /// 0-based.
+        index: u32,
+        /// Number of stages.
+        count: u32,
+        /// 0..1 within the stage.
+        fraction: f64,
+        /// From the last load of this profile; null the first time.
+        seconds_left: Option<f64>,
+    },
+    /// Answering.
+    Serving {
+        /// Unix milliseconds of becoming ready.
+        since_ms: f64,
+        /// Share of the prompt read, while one request is in prefill.
+        prefill: Option<f64>,
+    },
+    /// Answering, but something is wrong.
+    Degraded {
+        /// Unix milliseconds of becoming ready.
+        since_ms: f64,
+        /// Why, and what to do.
+        fault: Fault,
+    },
+    /// Finishing running requests.
+    Stopping {
+        /// Requests still running.
+        running: u32,
+        /// Until they are cut off.
+        seconds_left: f64,
+    },
+    /// The engine died and is started again.
+    Restarting {
+        /// 1-based.
+        attempt: u32,
+        /// Most attempts for the same fault.
+        of: u32,
+        /// Until the next attempt.
+        seconds_left: f64,
+        /// What happened.
+        fault: Fault,
+    },
+    /// Given up, or refused.
+    Error {
+        /// Cause, evidence, next step.
+        fault: Fault,
+    },
+}
+
+/// A part of the memory bar, in drawing order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct MemoryPart {
+    /// `weights`, `kv_used`, `kv_reserved`, `state`, `scratch`, `other`, `cache` (reclaimable), `free`.
+    pub kind: String,
+    /// Bytes.
+    pub bytes: f64,
+    /// Where the number comes from.
+    pub source: Source,
+}
+
+/// The memory the model lives in (host memory here and on a Spark).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Memory {
+    /// Bytes of the pool; null if unknown.
+    pub total: Option<f64>,
+    /// Kept free for the host, bytes.
+    pub reserve: f64,
+    /// Parts that add up to the total.
+    pub parts: Vec<MemoryPart>,
+}
+
+/// Tokens and waiting, over the last seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Throughput {
+    /// Tokens per second written, all requests together; null when none was decoding.
+    pub decode_tok_s: Option<f64>,
+    /// Prompt tokens per second read; null when none was read.
+    pub prefill_tok_s: Option<f64>,
+    /// Median time to first token of the last requests, seconds.
+    pub ttft_p50_s: Option<f64>,
+    /// Of how many requests.
+    pub ttft_requests: u32,
+    /// Being computed.
+    pub running: u32,
+    /// Waiting.
+    pub queued: u32,
+}
+
+/// Memory bandwidth in decode: bytes per step x steps per second.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Bandwidth {
+    /// GB/s now; null outside decode.
+    pub gb_s: Option<f64>,
+    /// Bytes one step reads.
+    pub bytes_per_step: Option<f64>,
+    /// Steps per second.
+    pub steps_per_s: Option<f64>,
+    /// Always estimated until a counter answers.
+    pub source: Source,
+    /// Read bandwidth measured on this machine, GB/s.
+    pub roof_gb_s: Option<f64>,
+    /// Data-sheet bandwidth, GB/s, if this machine is known (GB10: 273).
+    pub nominal_gb_s: Option<f64>,
+}
+
+/// A reading of the GPU, if there is one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Gpu {
+    /// Product name.
+    pub name: String,
+    /// Driver version.
+    pub driver: Option<String>,
+    /// Percent.
+    pub utilisation: Option<f64>,
+    /// Watts.
+    pub power_w: Option<f64>,
+    /// Celsius.
+    pub temperature_c: Option<f64>,
+    /// MHz.
+    pub sm_clock_mhz: Option<f64>,
+}
+
+/// The machine as it was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Machine {
+    /// Host name.
+    pub name: String,
+    /// Processor model.
+    pub cpu: String,
+    /// Logical cores.
+    pub cores: u32,
+    /// Null without a driver.
+    pub gpu: Option<Gpu>,
+}
+
+/// The public address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Endpoint {
+    /// `http://127.0.0.1:8000/v1`.
+    pub url: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// A model on this machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct ModelCard {
+    /// What `Profile.model` takes.
+    pub id: String,
+    /// For people.
+    pub name: String,
+    /// True for Ember: say that it is a demonstration model wherever it is named.
+    pub demonstration: bool,
+    /// Model family, null if Hearth cannot run it.
+    pub family: Option<String>,
+    /// Why not, if it cannot run.
+    pub fault: Option<Fault>,
+    /// Bytes on disk.
+    pub bytes: f64,
+    /// Largest context, tokens.
+    pub max_context: Option<u32>,
+}
+
+/// Something the person should know, without being asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Notice {
+    /// Stable code.
+    pub code: String,
+    /// `info`, `warning` or `error`.
+    pub level: String,
+    /// One sentence.
+    pub text: String,
+}
+
+/// Everything the dashboard shows now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Snapshot {
+    /// Unix milliseconds.
+    pub time_ms: f64,
+    /// Hearth's version.
+    pub version: String,
+    /// Seconds since the appliance started.
+    pub uptime_s: f64,
+    /// The engine.
+    pub state: EngineState,
+    /// What is (or would be) started.
+    pub profile: Profile,
+    /// The model of the profile; null if it is not on disk.
+    pub model: Option<ModelCard>,
+    /// Where clients point.
+    pub endpoint: Endpoint,
+    /// Memory bar.
+    pub memory: Memory,
+    /// Speed.
+    pub throughput: Throughput,
+    /// Why that speed.
+    pub bandwidth: Bandwidth,
+    /// Machine facts.
+    pub machine: Machine,
+    /// Requests running or waiting now.
+    pub active: Vec<ActiveRequest>,
+    /// Notices.
+    pub notices: Vec<Notice>,
+}
+
+/// A request that is running or waiting.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct ActiveRequest {
+    /// `x-request-id`.
+    pub id: String,
+    /// `queued`, `prefill`, `decode`.
+    pub phase: String,
+    /// Prompt tokens; null before they are counted.
+    pub prompt_tokens: Option<u32>,
+    /// Prompt tokens read so far.
+    pub prefilled_tokens: u32,
+    /// Tokens written so far.
+    pub output_tokens: u32,
+    /// Unix milliseconds.
+    pub started_ms: f64,
+}
+
+/// A finished request. Text is never kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct RequestRecord {
+    /// Row number in the history.
+    pub row: f64,
+    /// `x-request-id`.
+    pub id: String,
+    /// `chat` or `completion`.
+    pub kind: String,
+    /// Model id.
+    pub model: String,
+    /// Unix milliseconds of arrival.
+    pub started_ms: f64,
+    /// Seconds from arrival to the end.
+    pub total_s: f64,
+    /// Prompt tokens; null if it failed before they were counted.
+    pub prompt_tokens: Option<u32>,
+    /// Of these, found in the prefix cache.
+    pub cached_tokens: Option<u32>,
+    /// Tokens written.
+    pub output_tokens: Option<u32>,
+    /// Seconds waiting.
+    pub queue_s: Option<f64>,
+    /// Seconds to the first token, waiting included.
+    pub ttft_s: Option<f64>,
+    /// Tokens per second after the first.
+    pub decode_tok_s: Option<f64>,
+    /// `stop`, `length`, `cancelled`, `error`.
+    pub finish: String,
+    /// One sentence, if it failed.
+    pub error: Option<String>,
+}
+
+/// Samples of the charts, oldest first; null is a gap, not zero.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct History {
+    /// Seconds between samples.
+    pub step_s: f64,
+    /// Unix milliseconds.
+    pub t_ms: Vec<f64>,
+    /// Decode tok/s.
+    pub decode_tok_s: Vec<Option<f64>>,
+    /// Prefill tok/s.
+    pub prefill_tok_s: Vec<Option<f64>>,
+    /// GB/s, estimated.
+    pub bandwidth_gb_s: Vec<Option<f64>>,
+    /// Memory in use (everything but free and reclaimable), bytes.
+    pub memory_bytes: Vec<Option<f64>>,
+    /// Marks on the time axis.
+    pub events: Vec<HistoryEvent>,
+}
+
+/// A mark on the charts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct HistoryEvent {
+    /// Unix milliseconds.
+    pub t_ms: f64,
+    /// `started`, `stopped`, `crashed`.
+    pub kind: String,
+    /// Short text.
+    pub text: String,
+}
+
+/// What a start would need, before it is tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Plan {
+    /// `fits`, `tight`, `does_not_fit`.
+    pub verdict: String,
+    /// Context the plan is for, tokens.
+    pub context: u32,
+    /// Weights, KV, state, scratch in bytes.
+    pub parts: Vec<MemoryPart>,
+    /// Bytes needed.
+    pub needed: f64,
+    /// Bytes to be had, after what stopping the present model frees.
+    pub available: Option<f64>,
+    /// Bytes read per decoded token at half the context.
+    pub bytes_per_token: Option<f64>,
+    /// Roof / bytes per token; null without a measured roof.
+    pub decode_tok_s_ceiling: Option<f64>,
+}
+
+/// The settings file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Address to listen on; anything but loopback needs a key.
+    pub host: String,
+    /// Port of endpoint, control API and UI.
+    pub port: u16,
+    /// Start the engine with the appliance.
+    pub start_engine: bool,
+    /// What is started.
+    pub profile: Profile,
+    /// Kept free for the host, bytes; null: an eighth of the pool, at most 12 GiB.
+    pub memory_reserve: Option<f64>,
+    /// `system`, `light` or `dark`.
+    pub theme: String,
+}
+
+/// Body of every refusal of the control API.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Refusal {
+    /// Code, sentence, next step.
+    pub error: Fault,
+}
+
+/// `POST /api/engine/start`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(default, deny_unknown_fields)]
+pub struct StartRequest {
+    /// What to start; null: the profile of the settings. It becomes the profile of the settings.
+    pub profile: Option<Profile>,
+}
+
+/// `POST /api/engine/stop`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(default, deny_unknown_fields)]
+pub struct StopRequest {
+    /// Cut running requests off instead of finishing them.
+    pub now: bool,
+}
+
+/// `POST /api/plan`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// What would be started.
+    pub profile: Profile,
+}
+
+/// `GET /api/log?lines=200`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Log {
+    /// The engine's last lines, oldest first.
+    pub lines: Vec<String>,
+}

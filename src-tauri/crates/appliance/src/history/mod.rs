@@ -1,0 +1,201 @@
+//! What was: finished requests (never their text), samples for the charts, marks. Kept in SQLite by one thread that owns the
+//! connection; everybody else sends it jobs. Losing the history never stops the appliance.
+
+mod chart;
+mod store;
+
+use std::{
+    path::Path,
+    sync::mpsc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::oneshot;
+
+use chart::Charts;
+pub(crate) use chart::Sample;
+use store::Store;
+
+use crate::control::types::{History as Chart, HistoryEvent, Notice, RequestRecord};
+
+/// Samples are written together this often; at most this much is lost when the power fails.
+const FLUSH: Duration = Duration::from_secs(15);
+
+type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
+
+struct Keeper {
+    store: Store,
+    charts: Charts,
+}
+
+/// The handle.
+#[derive(Debug)]
+pub(crate) struct History {
+    jobs: mpsc::Sender<Job>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl History {
+    /// Opens (or begins) the history. A file that cannot be used is moved aside; if even that fails, memory is used. Either is
+    /// told by the notice.
+    pub(crate) fn open(path: &Path) -> (History, Option<Notice>) {
+        let (store, notice) = Store::open_or_begin(path);
+        let charts = Charts::new(store.samples());
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let keep = move || {
+            let mut keeper = Keeper { store, charts };
+            let mut flushed = Instant::now();
+            loop {
+                match inbox.recv_timeout(FLUSH) {
+                    Ok(job) => job(&mut keeper),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                }
+                if flushed.elapsed() >= FLUSH {
+                    keeper.store.write_samples(keeper.charts.unwritten());
+                    flushed = Instant::now();
+                }
+            }
+            keeper.store.write_samples(keeper.charts.unwritten());
+        };
+        let thread = thread::Builder::new().name("history".into()).spawn(keep).ok();
+        (History { jobs, thread }, notice)
+    }
+
+    fn tell(&self, job: impl FnOnce(&mut Keeper) + Send + 'static) {
+        let _ = self.jobs.send(Box::new(job));
+    }
+
+    async fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut Keeper) -> T + Send + 'static) -> Option<T> {
+        let (answer, wait) = oneshot::channel();
+        self.tell(move |keeper| {
+            let _ = answer.send(job(keeper));
+        });
+        wait.await.ok()
+    }
+
+    /// Adds a sample of one second.
+    pub(crate) fn sample(&self, sample: Sample) {
+        self.tell(move |keeper| keeper.charts.push(sample));
+    }
+
+    /// Adds a mark.
+    pub(crate) fn mark(&self, event: HistoryEvent) {
+        self.tell(move |keeper| {
+            keeper.store.add_event(&event);
+        });
+    }
+
+    /// Adds a request and gives it its row number.
+    pub(crate) async fn add(&self, record: RequestRecord) -> RequestRecord {
+        let same = record.clone();
+        let added = self.ask(move |keeper| {
+            let row = keeper.store.add_request(&record);
+            RequestRecord { row, ..record }
+        });
+        added.await.unwrap_or(same)
+    }
+
+    /// The last requests, newest first.
+    pub(crate) async fn requests(&self, limit: u32) -> Vec<RequestRecord> {
+        self.ask(move |keeper| keeper.store.requests(limit)).await.unwrap_or_default()
+    }
+
+    /// The charts of the last `seconds`.
+    pub(crate) async fn chart(&self, now_ms: f64, seconds: u32) -> Chart {
+        let chart = self.ask(move |keeper| {
+            let from = now_ms - f64::from(seconds) * 1000.0;
+            keeper.charts.chart(now_ms, seconds, keeper.store.events(from))
+        });
+        chart.await.unwrap_or_else(|| Charts::new(Vec::new()).chart(now_ms, seconds, Vec::new()))
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        // Closing the channel lets the thread write what it holds; wait for that.
+        self.jobs = mpsc::channel().0;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(id: &str) -> RequestRecord {
+        RequestRecord {
+            row: 0.0,
+            id: id.into(),
+            kind: "chat".into(),
+            model: "ember".into(),
+            started_ms: 1000.0,
+            total_s: 2.0,
+            prompt_tokens: Some(5),
+            cached_tokens: None,
+            output_tokens: Some(7),
+            queue_s: Some(0.0),
+            ttft_s: None,
+            decode_tok_s: Some(12.5),
+            finish: "stop".into(),
+            error: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_samples_and_marks_outlive_the_appliance() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        let (history, notice) = History::open(&path);
+        assert_eq!(notice, None);
+        let first = history.add(request("a")).await;
+        let second = history.add(request("b")).await;
+        assert!(second.row > first.row);
+        history.sample(Sample { t_ms: 10_000.0, decode_tok_s: Some(40.0), ..Sample::default() });
+        history.mark(HistoryEvent { t_ms: 10_000.0, kind: "started".into(), text: "ember".into() });
+        drop(history);
+        let (history, _) = History::open(&path);
+        let rows = history.requests(10).await;
+        assert_eq!(rows.iter().map(|row| row.id.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(rows[1], first);
+        let chart = history.chart(11_000.0, 60).await;
+        assert_eq!((chart.decode_tok_s, chart.events.len()), (vec![Some(40.0)], 1));
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_moved_aside_with_a_notice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        for rubbish in [&b"this is not a database, and long enough to be looked at"[..], &[0xff; 8192]] {
+            std::fs::write(&path, rubbish).unwrap();
+            let (history, notice) = History::open(&path);
+            assert_eq!(notice.expect("it is told").code, "history_moved");
+            history.add(request("a")).await;
+            assert_eq!(history.requests(10).await.len(), 1);
+            drop(history);
+            std::fs::remove_file(&path).unwrap();
+        }
+        let kept = std::fs::read_dir(folder.path()).unwrap().flatten();
+        assert_eq!(kept.filter(|e| e.file_name().to_string_lossy().contains("broken")).count(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_breaks_in_the_middle_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        let (history, _) = History::open(&path);
+        for i in 0..500 {
+            history.add(request(&format!("request-{i}"))).await;
+        }
+        drop(history);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[4096..middle].fill(0xaa);
+        std::fs::write(&path, bytes).unwrap();
+        let (_history, notice) = History::open(&path);
+        assert_eq!(notice.expect("it is told").code, "history_moved");
+    }
+}

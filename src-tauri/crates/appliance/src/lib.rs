@@ -1,0 +1,24 @@
+//! Keeps engine processes alive, holds the public port, and serves the control API and the UI.
+
+mod appliance;
+mod board;
+pub mod control;
+mod error;
+mod gateway;
+mod history;
+mod lock;
+pub mod models;
+mod pages;
+mod places;
+mod plan;
+pub mod remote;
+mod roof;
+mod settings;
+pub mod supervisor;
+mod token;
+mod uds;
+
+pub use appliance::{Appliance, UpOptions};
+pub use error::ApplianceError;
+pub use lock::{Occupant, occupant};
+pub use places::Places;

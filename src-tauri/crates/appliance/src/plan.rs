@@ -1,0 +1,162 @@
+//! What a start would need, from the same budget the loader plans with, against what this machine has. Used by the control API.
+
+use hearth_checkpoint::{Checkpoint, Outline};
+use hearth_engine::status::{EngineMemory, Fault};
+use hearth_hub::{HubCache, Location, locate};
+use hearth_model::{Budget, KvType, LoadOptions, ModelError, family};
+use hearth_monitor::HostMemory;
+
+use crate::{
+    control::types::{MemoryPart, Plan, Profile, Source},
+    error::sentence,
+    models,
+};
+
+/// Shortest context an engine tries when the profile leaves it open.
+const SHORTEST: usize = 2048;
+
+/// What the plan is measured against.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Surroundings {
+    /// Memory now; null if unknown.
+    pub host: Option<HostMemory>,
+    /// What stopping the present engine gives back.
+    pub engine: Option<EngineMemory>,
+    /// Kept free for the host, bytes.
+    pub reserve: f64,
+    /// Measured read bandwidth, bytes per second.
+    pub roof: Option<f64>,
+}
+
+impl Surroundings {
+    /// Bytes to be had once the present engine is stopped and the host has its reserve.
+    fn available(&self) -> Option<f64> {
+        let freed = self.engine.as_ref().map_or(0.0, |m| m.weights + m.kv + m.state + m.scratch);
+        self.host.map(|host| (host.available as f64 + freed - self.reserve).clamp(0.0, host.total as f64))
+    }
+}
+
+/// Sizes a profile. The fault says why it cannot be sized.
+pub(crate) fn plan(profile: &Profile, around: &Surroundings) -> Result<Plan, Fault> {
+    let model_fault = |e: ModelError| Fault::new(e.code(), sentence(&e.to_string()), e.next_step());
+    let at = locate(&profile.model, HubCache::from_env().as_ref()).map_err(|error| models::fault(&error))?;
+    let built_in;
+    let read;
+    let outline: &Outline = match at {
+        Location::BuiltIn => {
+            built_in = Checkpoint::builtin().map_err(|e| model_fault(e.into()))?;
+            built_in.outline()
+        }
+        Location::Folder { path, .. } => {
+            read = Outline::read(&path).map_err(|e| model_fault(e.into()))?;
+            &read
+        }
+    };
+    let mut spec = family::read(outline.config()).map_err(model_fault)?;
+    family::settle(&mut spec, &|name| outline.contains(name));
+    let mut options = LoadOptions {
+        context: profile.context.map_or(spec.context, |n| n as usize),
+        slots: profile.max_requests as usize,
+        kv: profile.kv.parse::<KvType>().map_err(model_fault)?,
+        exact: profile.exact,
+        ..LoadOptions::default()
+    };
+    let mut budget = Budget::of(&spec, outline, &options).map_err(model_fault)?;
+    // An engine whose profile leaves the context open takes half until it fits; so does the plan.
+    let available = around.available();
+    while profile.context.is_none()
+        && options.context > SHORTEST
+        && available.is_some_and(|available| budget.total() as f64 > available)
+    {
+        options.context = (options.context / 2).max(SHORTEST);
+        budget = Budget::of(&spec, outline, &options).map_err(model_fault)?;
+    }
+    Ok(verdict(&budget, u32::try_from(options.context).unwrap_or(u32::MAX), around))
+}
+
+fn verdict(budget: &Budget, context: u32, around: &Surroundings) -> Plan {
+    let part =
+        |kind: &str, bytes: u64| MemoryPart { kind: kind.into(), bytes: bytes as f64, source: Source::Exact };
+    let weights = budget.weights.total() + budget.mtp_weights.total();
+    let parts = vec![
+        part("weights", weights),
+        part("kv_reserved", budget.kv),
+        part("state", budget.state),
+        MemoryPart { source: Source::Estimated, ..part("scratch", budget.scratch) },
+    ];
+    let needed = budget.total() as f64;
+    let available = around.available();
+    let verdict = match available {
+        Some(available) if needed > available => "does_not_fit",
+        // Within a tenth of what there is, the next large program decides.
+        Some(available) if needed > 0.9 * available => "tight",
+        _ => "fits",
+    };
+    let bytes_per_token = budget.read_per_token(context as usize / 2).total() as f64;
+    Plan {
+        verdict: verdict.into(),
+        context,
+        parts,
+        needed,
+        available,
+        bytes_per_token: Some(bytes_per_token),
+        decode_tok_s_ceiling: around
+            .roof
+            .filter(|_| bytes_per_token > 0.0)
+            .map(|roof| roof / bytes_per_token),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn around(available: u64, reserve: f64) -> Surroundings {
+        let host = HostMemory { total: 64 << 30, free: available / 2, available };
+        Surroundings { host: Some(host), engine: None, reserve, roof: Some(30e9) }
+    }
+
+    #[test]
+    fn ember_fits_and_its_parts_add_up() {
+        let plan = plan(&Profile::default(), &around(16 << 30, 1e9)).unwrap();
+        assert_eq!(plan.verdict, "fits");
+        let sum: f64 = plan.parts.iter().map(|part| part.bytes).sum();
+        assert_eq!(sum, plan.needed);
+        assert!(plan.decode_tok_s_ceiling.unwrap() > 0.0);
+    }
+
+    #[test]
+    fn what_the_running_engine_frees_counts_and_the_reserve_does_not() {
+        let profile = Profile { context: Some(4096), ..Profile::default() };
+        let need = plan(&profile, &around(1 << 40, 0.0)).unwrap().needed as u64;
+        assert_eq!(plan(&profile, &around(need + (1 << 20), 2e6)).unwrap().verdict, "does_not_fit");
+        assert_eq!(plan(&profile, &around(need + 1, 0.0)).unwrap().verdict, "tight");
+        let mut full = around(0, 0.0);
+        assert_eq!(plan(&profile, &full).unwrap().verdict, "does_not_fit");
+        full.engine = Some(EngineMemory {
+            weights: 2.0 * need as f64,
+            kv: 0.0,
+            kv_used: 0.0,
+            state: 0.0,
+            scratch: 0.0,
+        });
+        assert_eq!(plan(&profile, &full).unwrap().verdict, "fits");
+    }
+
+    #[test]
+    fn a_context_left_open_shrinks_until_it_fits() {
+        let open = |available| plan(&Profile::default(), &around(available, 0.0)).unwrap();
+        let (roomy, need) = (open(16 << 30), open(16 << 30).needed as u64);
+        let tight = open(need - (1 << 20));
+        assert!(tight.context < roomy.context && tight.verdict != "does_not_fit", "{tight:?}");
+        assert_eq!(open(1 << 20).context as usize, SHORTEST);
+    }
+
+    #[test]
+    fn more_context_needs_more_and_too_much_is_refused() {
+        let with =
+            |context| plan(&Profile { context: Some(context), ..Profile::default() }, &around(16 << 30, 0.0));
+        assert!(with(1024).unwrap().needed > with(512).unwrap().needed);
+        assert!(with(16 << 20).is_err());
+    }
+}
