@@ -1,0 +1,261 @@
+//! `hearth bench`: how fast this machine runs a model, beside how fast it reads memory. With `--synthetic` the weights
+//! are invented, so that nothing needs to be downloaded.
+
+mod machine;
+mod measure;
+mod report;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{bail, ensure};
+use hearth_kernels::cpu::{Simd, bandwidth};
+use hearth_model::{
+    Budget, KvType, WeightSource,
+    formats::Formats,
+    synthetic::{RECIPES, SHAPES, Synthetic},
+};
+
+use crate::open::{open, with_next_step};
+use measure::Plan;
+use report::Report;
+
+/// Options of `hearth bench`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// `ember`, a folder, or a Hugging Face id in the cache.
+    #[arg(required_unless_present_any = ["synthetic", "shapes"], conflicts_with = "synthetic")]
+    model: Option<String>,
+    /// Invented weights of a named shape, SHAPE or SHAPE:RECIPE; see --shapes.
+    #[arg(long, value_name = "SHAPE")]
+    synthetic: Option<String>,
+    /// List the shapes and recipes of --synthetic.
+    #[arg(long)]
+    shapes: bool,
+    /// Where to compute.
+    #[arg(long, default_value = "cpu", value_name = "cpu")]
+    device: String,
+    /// Tokens of the prompt: what prefill is measured with, and what precedes the first decoded token.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    context: usize,
+    /// Rows of prefill computed at once.
+    #[arg(long, default_value_t = 512, value_name = "N")]
+    chunk: usize,
+    /// Tokens to decode.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    decode: usize,
+    /// Sequences decoded side by side.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    rows: usize,
+    /// How often prefill is measured; the median counts.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    repeat: usize,
+    /// Element type of the KV cache: f32 or bf16.
+    #[arg(long, default_value = "bf16", value_name = "TYPE")]
+    kv: String,
+    /// Threads (default: all).
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// SIMD level (default: the best present).
+    #[arg(long, value_name = "LEVEL")]
+    simd: Option<String>,
+    /// Append a line to this CSV file; a new file gets a header.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+/// Measures and reports.
+pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
+    if args.shapes {
+        list_shapes(json);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let plan = plan(&args)?;
+    let report = match (&args.synthetic, &args.model) {
+        (Some(shape), _) => {
+            let source = Synthetic::named(shape).map_err(with_next_step)?;
+            bench(source.name(), &source, &source, &plan)?
+        }
+        (None, Some(model)) => {
+            let checkpoint = open(model)?;
+            bench(checkpoint.name(), &checkpoint, checkpoint.outline(), &plan)?
+        }
+        (None, None) => bail!("name a model, or a shape with --synthetic"),
+    };
+    if let Some(file) = &args.csv {
+        report.append_to(file)?;
+    }
+    crate::output::line(&if json { report.json().to_string() } else { report.text() });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Checks what can be checked before anything is built.
+fn plan(args: &Args) -> anyhow::Result<Plan> {
+    match args.device.as_str() {
+        "cpu" => {}
+        "cuda" | "emulated" => {
+            bail!("this build of Hearth has no {} backend; use --device cpu", args.device)
+        }
+        other => bail!("--device should be cpu, found {other:?}"),
+    }
+    for (name, value, most) in [
+        ("--context", args.context, 1 << 24),
+        ("--chunk", args.chunk, 1 << 16),
+        ("--decode", args.decode, 1 << 20),
+        ("--rows", args.rows, 1024),
+        ("--repeat", args.repeat, 1000),
+        ("--threads", args.threads.unwrap_or(1), 1024),
+    ] {
+        ensure!((1..=most).contains(&value), "{name} should be 1 to {most}, found {value}");
+    }
+    let kv: KvType = args.kv.parse().map_err(with_next_step)?;
+    let levels = Simd::available();
+    let simd = match &args.simd {
+        None => levels[0],
+        Some(name) => match levels.iter().find(|level| level.name() == name) {
+            Some(level) => *level,
+            None => {
+                let names: Vec<_> = levels.iter().map(|level| level.name()).collect();
+                bail!("--simd should be one of {}, found {name:?}", names.join(", "))
+            }
+        },
+    };
+    Ok(Plan {
+        prompt: args.context,
+        chunk: args.chunk.min(args.context),
+        decode: args.decode,
+        sequences: args.rows,
+        repeat: args.repeat,
+        kv,
+        threads: args.threads,
+        simd,
+        roof_buffer: bandwidth::DEFAULT_BUFFER,
+    })
+}
+
+/// Everything for one model: does it fit, what can the machine read, how fast does it run.
+fn bench(
+    name: &str,
+    source: &dyn WeightSource,
+    formats: &dyn Formats,
+    plan: &Plan,
+) -> anyhow::Result<Report> {
+    let budget = measure::budget(source, formats, plan).map_err(with_next_step)?;
+    refuse_what_does_not_fit(name, &budget)?;
+    let roof = || {
+        bandwidth::measure_read(plan.threads, plan.roof_buffer, Duration::from_millis(500))
+            .map_err(|e| anyhow::anyhow!("the read bandwidth could not be measured: {e}"))
+    };
+    let before = roof()?;
+    let speed = measure::speed(source, plan)?;
+    // Measured around the run, since others may use the memory as well; the better one is the roof.
+    let after = roof()?;
+    let roof = if after.best > before.best { after } else { before };
+    Ok(Report { model: name.to_owned(), plan: plan.clone(), budget, roof, speed })
+}
+
+fn refuse_what_does_not_fit(name: &str, budget: &Budget) -> anyhow::Result<()> {
+    let Some(available) = machine::available_memory() else { return Ok(()) };
+    // The buffer of the bandwidth measurement is gone before the model is loaded; the invented numbers are not.
+    if budget.total() <= available {
+        return Ok(());
+    }
+    let gb = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
+    bail!(
+        "{name} does not fit: {} needed (weights {}, KV {}, state {}, scratch {}), {} available. \
+         Choose a smaller shape or a shorter --context.",
+        gb(budget.total()),
+        gb(budget.weights.total() + budget.mtp_weights.total()),
+        gb(budget.kv),
+        gb(budget.state),
+        gb(budget.scratch),
+        gb(available)
+    )
+}
+
+fn list_shapes(json: bool) {
+    if json {
+        let object = |list: &[(&str, &str)]| {
+            list.iter()
+                .map(|(name, what)| serde_json::json!({ "name": name, "what": what }))
+                .collect::<Vec<_>>()
+        };
+        let all = serde_json::json!({ "shapes": object(&SHAPES), "recipes": object(&RECIPES) });
+        return crate::output::line(&all.to_string());
+    }
+    for (title, list) in [("Shapes", &SHAPES[..]), ("Recipes", &RECIPES[..])] {
+        crate::output::line(title);
+        for (name, what) in list {
+            crate::output::line(&format!("  {name:18} {what}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(line: &str) -> Args {
+        Line::try_parse_from(line.split(' ')).expect("the line is well formed").args
+    }
+
+    fn refused(line: &str) -> String {
+        let args = parse(line);
+        let error = plan(&args).map(|_| ()).and_then(|()| run(args, false).map(|_| ()));
+        format!("{:#}", error.expect_err("should be refused"))
+    }
+
+    #[test]
+    fn a_tiny_shape_is_measured_and_written_as_csv() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("speed.csv");
+        for _ in 0..2 {
+            let mut args =
+                parse("bench --synthetic tiny --context 40 --chunk 7 --decode 3 --rows 2 --repeat 1");
+            args.csv = Some(file.clone());
+            let plan = Plan { roof_buffer: 1 << 20, ..plan(&args).expect("a sound plan") };
+            let source = Synthetic::named("tiny").expect("a known shape");
+            let report = bench(source.name(), &source, &source, &plan).expect("it runs");
+            assert!(report.speed.prefill > 0.0 && report.speed.decode > 0.0);
+            assert!(report.json()["decode"]["bytes_per_token"].as_u64() > Some(1000));
+            assert!(report.text().contains("tiny:nvfp4"));
+            report.append_to(&file).expect("it can be written");
+        }
+        let text = std::fs::read_to_string(&file).expect("it was written");
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+        assert_eq!(lines.len(), 3, "a header and two lines");
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()));
+        assert_eq!(lines[0][0], "commit");
+    }
+
+    #[test]
+    fn impossible_options_are_refused_with_the_rule_and_the_value() {
+        assert!(refused("bench --synthetic tiny --context 0").contains("--context should be 1 to"));
+        assert!(refused("bench --synthetic tiny --rows 5000").contains("found 5000"));
+        assert!(refused("bench --synthetic tiny --threads 0").contains("--threads"));
+        assert!(refused("bench --synthetic tiny --kv f64").contains("f64"));
+        assert!(refused("bench --synthetic tiny --simd mmx").contains("scalar"));
+        assert!(refused("bench --synthetic tiny --device cuda").contains("--device cpu"));
+        assert!(refused("bench --synthetic nothing").contains("moe-1gb"));
+        assert!(refused("bench --synthetic tiny --context 100000").contains("context"));
+        assert!(refused("bench /nowhere/at/all").contains("/nowhere/at/all"));
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_is_refused_with_its_parts() {
+        let source = Synthetic::named("tiny").expect("a known shape");
+        let args = parse("bench --synthetic tiny --context 100");
+        let mut budget =
+            measure::budget(&source, &source, &plan(&args).expect("a sound plan")).expect("a sound budget");
+        budget.kv = 1 << 50;
+        let error =
+            refuse_what_does_not_fit("tiny", &budget).expect_err("a petabyte is not there").to_string();
+        assert!(error.contains("KV 1125899.9 GB") && error.contains("available"), "{error}");
+    }
+}

@@ -1,0 +1,21 @@
+//! Opens the model a command names. Used by `bench` and `logits`.
+
+use hearth_checkpoint::Checkpoint;
+use hearth_hub::{HubCache, Location};
+use hearth_model::ModelError;
+
+/// `ember`, a folder, or a Hugging Face id in the cache.
+pub fn open(model: &str) -> anyhow::Result<Checkpoint> {
+    let place = hearth_hub::locate(model, HubCache::from_env().as_ref());
+    let place = place.map_err(|e| anyhow::anyhow!("{e}. {}", e.next_step()))?;
+    let opened = match place {
+        Location::BuiltIn => Checkpoint::builtin(),
+        Location::Folder { path, .. } => Checkpoint::open(&path),
+    };
+    opened.map_err(|e| anyhow::anyhow!("{e}. {}", e.next_step()))
+}
+
+/// The error with what to do about it.
+pub fn with_next_step(error: ModelError) -> anyhow::Error {
+    anyhow::anyhow!("{error}. {}", error.next_step())
+}
