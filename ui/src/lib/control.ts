@@ -1,0 +1,79 @@
+// The control API (`/api/*`) as typed calls. A failed call is always a ControlError with a fault: a sentence and a next step.
+// Called by the live stores and the pages; the chat has its own client because /v1 speaks OpenAI.
+import { strings } from "./strings";
+import type { Fault } from "./types/Fault";
+import type { History } from "./types/History";
+import type { Log } from "./types/Log";
+import type { ModelCard } from "./types/ModelCard";
+import type { Plan } from "./types/Plan";
+import type { PlanRequest } from "./types/PlanRequest";
+import type { Profile } from "./types/Profile";
+import type { RequestRecord } from "./types/RequestRecord";
+import type { Settings } from "./types/Settings";
+import type { Snapshot } from "./types/Snapshot";
+import type { StartRequest } from "./types/StartRequest";
+import type { StopRequest } from "./types/StopRequest";
+
+export class ControlError extends Error {
+  /** `status` is null when there was no answer at all. */
+  constructor(
+    readonly status: number | null,
+    readonly fault: Fault,
+  ) {
+    super(fault.message);
+  }
+}
+
+function isFault(value: unknown): value is Fault {
+  const fault = value as Partial<Fault> | null;
+  return typeof fault === "object" && fault !== null && typeof fault.code === "string" && typeof fault.message === "string";
+}
+
+async function refusal(response: Response): Promise<ControlError> {
+  const body: unknown = await response.json().catch(() => null);
+  const fault = (body as { error?: unknown } | null)?.error;
+  return new ControlError(response.status, isFault(fault) ? fault : strings.faults.unexpected(response.status));
+}
+
+export class Control {
+  constructor(private readonly token: string) {}
+
+  private async fetch(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    headers.set("authorization", `Bearer ${this.token}`);
+    if (init.body) headers.set("content-type", "application/json");
+    let response: Response;
+    try {
+      response = await fetch(path, { ...init, headers, cache: "no-store" });
+    } catch (error) {
+      if ((error as Error).name === "AbortError") throw error;
+      throw new ControlError(null, strings.faults.noAnswer);
+    }
+    if (!response.ok) throw await refusal(response);
+    return response;
+  }
+
+  private async call<T>(path: string, method = "GET", body?: unknown): Promise<T> {
+    const response = await this.fetch(path, { method, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
+    return (await response.json()) as T;
+  }
+
+  state = () => this.call<Snapshot>("/api/state");
+  history = (seconds: number) => this.call<History>(`/api/history?seconds=${seconds}`);
+  requests = (limit = 50) => this.call<RequestRecord[]>(`/api/requests?limit=${limit}`);
+  models = () => this.call<ModelCard[]>("/api/models");
+  settings = () => this.call<Settings>("/api/settings");
+  saveSettings = (settings: Settings) => this.call<Settings>("/api/settings", "PUT", settings);
+  log = (lines = 200) => this.call<Log>(`/api/log?lines=${lines}`);
+  start = (profile: Profile | null = null) =>
+    this.call<Snapshot>("/api/engine/start", "POST", { profile } satisfies StartRequest);
+  stop = (now = false) => this.call<Snapshot>("/api/engine/stop", "POST", { now } satisfies StopRequest);
+  plan = (profile: Profile) => this.call<Plan>("/api/plan", "POST", { profile } satisfies PlanRequest);
+
+  /** The open stream of `state` and `request` events. */
+  async events(signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+    const response = await this.fetch("/api/events", { signal, headers: { accept: "text/event-stream" } });
+    if (!response.body) throw new ControlError(response.status, strings.faults.noAnswer);
+    return response.body;
+  }
+}

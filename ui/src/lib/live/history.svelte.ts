@@ -1,0 +1,44 @@
+// Asks for the samples of a chart again and again while it is shown, and never while the window is hidden.
+// Used by the history panel and the sparklines; the server keeps the samples, nothing is summed up here.
+import type { Control } from "../control";
+import type { History } from "../types/History";
+
+/** How often a span is worth asking for: its smallest visible step. */
+const EVERY_MS: Record<number, number> = { 60: 1000, 900: 3000, 86400: 30000 };
+
+/** Call inside a component: `current` follows the span that `seconds` returns, until the component goes. */
+export function pollHistory(control: Control, seconds: () => number, active: () => boolean) {
+  let box = $state.raw<{ current: History | null; span: number }>({ current: null, span: 0 });
+  $effect(() => {
+    const span = seconds();
+    if (!active()) return;
+    let over = false;
+    let asking = false;
+    const ask = async () => {
+      if (asking || document.visibilityState === "hidden") return;
+      asking = true;
+      try {
+        const current = await control.history(span);
+        if (!over) box = { current, span };
+      } catch {
+        // Keeps the last picture; the status strip says that the machine is away.
+      } finally {
+        asking = false;
+      }
+    };
+    void ask();
+    const timer = setInterval(ask, EVERY_MS[span] ?? 3000);
+    document.addEventListener("visibilitychange", ask);
+    return () => {
+      over = true;
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", ask);
+    };
+  });
+  return {
+    /** Null until the span has answered once. */
+    get current(): History | null {
+      return box.span === seconds() ? box.current : null;
+    },
+  };
+}

@@ -1,0 +1,142 @@
+// The one live picture of the appliance: holds the newest snapshot and the finished requests, keeps the event stream open,
+// and connects again by itself. Created once by App; every page reads from it.
+import { ControlError, type Control } from "../control";
+import { serverEvents } from "../sse";
+import type { RequestRecord } from "../types/RequestRecord";
+import type { Snapshot } from "../types/Snapshot";
+
+/** The window is redrawn at most four times a second. */
+const REDRAW_MS = 250;
+/** The server speaks at least once a second; after this silence the connection counts as lost. */
+const SILENCE_MS = 4000;
+const RETRY_MS = [300, 700, 1500, 3000];
+const KEPT_REQUESTS = 50;
+
+export class Live {
+  snapshot = $state.raw<Snapshot | null>(null);
+  requests = $state.raw<RequestRecord[]>([]);
+  connection = $state<"connecting" | "open" | "lost">("connecting");
+  /** Local clock when the last word came; drives "since" while the machine is away. */
+  heardMs = $state<number | null>(null);
+  /** The token was refused: nothing more will come. */
+  refused = $state(false);
+
+  private newest: Snapshot | null = null;
+  private heard: number | null = null;
+  private drawnMs = 0;
+  private redraw: ReturnType<typeof setTimeout> | null = null;
+  private wake: (() => void) | null = null;
+  private attempt: AbortController | null = null;
+  private stopped = false;
+
+  constructor(readonly control: Control) {}
+
+  start(): void {
+    document.addEventListener("visibilitychange", this.onVisible);
+    void this.run();
+  }
+
+  close(): void {
+    this.stopped = true;
+    document.removeEventListener("visibilitychange", this.onVisible);
+    if (this.redraw) clearTimeout(this.redraw);
+    this.attempt?.abort();
+    this.wake?.();
+  }
+
+  /** Tries now instead of waiting for the next turn. */
+  reconnect(): void {
+    this.wake?.();
+  }
+
+  /** Takes a snapshot that an action answered with, unless the stream has told something newer. */
+  take(snapshot: Snapshot): void {
+    if (!this.newest || snapshot.time_ms >= this.newest.time_ms) this.accept(snapshot);
+  }
+
+  /** The stream is always right, even when the machine's clock was set back. */
+  private accept(snapshot: Snapshot): void {
+    const changed = this.newest?.state.kind !== snapshot.state.kind;
+    this.newest = snapshot;
+    this.heard = Date.now();
+    const wait = changed ? 0 : this.drawnMs + REDRAW_MS - Date.now();
+    if (wait <= 0) this.draw();
+    else this.redraw ??= setTimeout(this.draw, wait);
+  }
+
+  private draw = (): void => {
+    if (this.redraw) clearTimeout(this.redraw);
+    this.redraw = null;
+    if (document.visibilityState === "hidden") return;
+    this.drawnMs = Date.now();
+    this.snapshot = this.newest;
+    this.heardMs = this.heard;
+  };
+
+  private onVisible = (): void => {
+    if (document.visibilityState === "visible") this.draw();
+  };
+
+  private async run(): Promise<void> {
+    let failures = 0;
+    while (!this.stopped) {
+      try {
+        await this.listen(() => (failures = 0));
+      } catch (error) {
+        if (error instanceof ControlError && (error.status === 401 || error.status === 403)) {
+          this.refused = true;
+          return;
+        }
+      }
+      if (this.stopped) return;
+      this.lose();
+      const wait = RETRY_MS[Math.min(failures++, RETRY_MS.length - 1)];
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, wait);
+        this.wake = () => (clearTimeout(timer), resolve());
+      });
+      this.wake = null;
+    }
+  }
+
+  private lose(): void {
+    this.draw();
+    this.heardMs = this.heard;
+    this.connection = "lost";
+  }
+
+  private async listen(onWord: () => void): Promise<void> {
+    const attempt = (this.attempt = new AbortController());
+    let silence = setTimeout(() => attempt.abort(), SILENCE_MS);
+    try {
+      const body = await this.control.events(attempt.signal);
+      void this.loadRequests();
+      for await (const { event, data } of serverEvents(body)) {
+        clearTimeout(silence);
+        silence = setTimeout(() => attempt.abort(), SILENCE_MS);
+        onWord();
+        if (event === "state") this.accept(JSON.parse(data) as Snapshot);
+        else if (event === "request") this.add(JSON.parse(data) as RequestRecord);
+        if (this.connection !== "open") this.connection = "open";
+      }
+    } finally {
+      clearTimeout(silence);
+      attempt.abort();
+    }
+  }
+
+  private async loadRequests(): Promise<void> {
+    try {
+      const loaded = await this.control.requests(KEPT_REQUESTS);
+      const newer = this.requests.filter((r) => !loaded.some((l) => l.row === r.row) && r.row > (loaded[0]?.row ?? 0));
+      this.requests = [...newer, ...loaded].slice(0, KEPT_REQUESTS);
+    } catch {
+      // The stream tells whether the machine is there; the table fills at the next connection.
+    }
+  }
+
+  private add(record: RequestRecord): void {
+    if (this.requests.some((r) => r.row === record.row)) return;
+    this.requests = [record, ...this.requests].slice(0, KEPT_REQUESTS);
+  }
+}

@@ -1,0 +1,11 @@
+// Entry of the window: takes the token out of the address, sets the theme, mounts the app.
+import { mount } from "svelte";
+import "./styles/base.css";
+import App from "./App.svelte";
+import { startTheme } from "./lib/theme";
+import { takeToken } from "./lib/token";
+
+const token = takeToken();
+startTheme();
+const target = document.getElementById("app");
+if (target) mount(App, { target, props: { token } });
