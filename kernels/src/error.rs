@@ -33,6 +33,16 @@ pub enum OpError {
         /// Size of the refused allocation, bytes.
         bytes: usize,
     },
+    /// A GPU, its driver, or the emulator reports a fault. The engine process cannot go on after one.
+    #[error("{device}: {code}: {what}")]
+    Device {
+        /// Name of the backend.
+        device: &'static str,
+        /// The driver's name and number of the fault, e.g. `CUDA_ERROR_ILLEGAL_ADDRESS (700)`.
+        code: String,
+        /// What was being done, or what the emulator saw.
+        what: String,
+    },
     /// The operating system refused a worker thread.
     #[error("{device}: could not start {threads} worker threads: {reason}")]
     Threads {

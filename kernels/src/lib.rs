@@ -2,6 +2,7 @@
 //! `hearth-model` is the only caller of the ops; `hearth-checkpoint` yields the packed weights.
 
 pub mod cpu;
+pub mod cuda;
 mod dequantise;
 mod error;
 pub mod ops;

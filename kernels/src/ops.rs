@@ -19,6 +19,9 @@ pub struct Segment {
     pub position: usize,
     /// KV pages of the sequence in order; page `i` holds positions `i * page_len ..`.
     pub pages: Vec<u32>,
+    /// Empty: the state after the last row stays in `slot`. Otherwise one slot per row: the state after row i goes to
+    /// `snapshots[i]`, and the next round starts from whichever was accepted; `slot` keeps what it held, unless named.
+    pub snapshots: Vec<u32>,
 }
 
 /// What runs in one call of the model: the rows of one or several sequences, segments in row order without gaps.
@@ -142,12 +145,105 @@ pub struct Experts {
     pub down: Vec<Weight>,
     /// Largest intermediate width of all experts.
     pub max_inter: usize,
+    /// Where a GPU finds them: the device's description of every matrix, gate/up of all experts, then down of all.
+    pub(crate) table: Option<Tensor>,
+}
+
+/// Weights that make the inputs of [`Ops::gdn_step`] from the residual stream.
+#[derive(Debug, Clone, Copy)]
+pub struct GdnInputs<'a> {
+    /// `[channels, hidden]`: q | k | v.
+    pub qkv: &'a Weight,
+    /// `[v_heads * v_dim, hidden]`: the output gate.
+    pub z: &'a Weight,
+    /// `[v_heads, hidden]`: decay.
+    pub a: &'a Weight,
+    /// `[v_heads, hidden]`: write strength.
+    pub b: &'a Weight,
+    /// `[channels, conv_width]` f32.
+    pub conv: &'a Tensor,
+}
+
+/// Rows that [`Ops::gdn_in`] writes; see [`GdnRows`].
+#[derive(Debug)]
+pub struct GdnRowsMut<'a> {
+    /// `[t, channels]`, after convolution and SiLU.
+    pub qkv: &'a mut Tensor,
+    /// `[t, v_heads * v_dim]`.
+    pub z: &'a mut Tensor,
+    /// `[t, v_heads]`.
+    pub a: &'a mut Tensor,
+    /// `[t, v_heads]`.
+    pub b: &'a mut Tensor,
+}
+
+/// Weights that make queries, keys and values from the residual stream.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionInputs<'a> {
+    /// `[q_heads * head_dim * (2 if gated), hidden]`.
+    pub q: &'a Weight,
+    /// `[kv_heads * head_dim, hidden]`.
+    pub k: &'a Weight,
+    /// `[kv_heads * head_dim, hidden]`.
+    pub v: &'a Weight,
+}
+
+/// Rows that [`Ops::attend_in`] writes.
+#[derive(Debug)]
+pub struct AttentionRowsMut<'a> {
+    /// `[t, q.rows]`.
+    pub q: &'a mut Tensor,
+    /// `[t, k.rows]`.
+    pub k: &'a mut Tensor,
+    /// `[t, v.rows]`.
+    pub v: &'a mut Tensor,
+}
+
+/// Weights of a router.
+#[derive(Debug, Clone, Copy)]
+pub struct RouterInputs<'a> {
+    /// `[experts, hidden]`.
+    pub router: &'a Weight,
+    /// `[1, hidden]`: the shared expert's switch.
+    pub shared_gate: Option<&'a Weight>,
+    /// Divide the weights of the chosen experts by their sum.
+    pub normalise: bool,
+}
+
+/// Names a stretch of ops that a backend may record once and run again; see [`Ops::replay`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stretch {
+    /// Embedding to logits.
+    Trunk,
+    /// A step of the MTP head from hidden states of the trunk.
+    DraftFirst,
+    /// A step of the MTP head from its own.
+    DraftNext,
 }
 
 /// A backend: memory, packing, and every op. Errors name the op and the argument; nothing panics on bad shapes.
 pub trait Ops: Send + Sync {
     /// Name of the backend for messages: `cpu`, `cuda`, `emulated`.
     fn device(&self) -> &'static str;
+
+    /// Tells the backend which pass the next ops run: token ids of its rows, and the row numbers that will be gathered.
+    /// What a device needs to know of them is copied there now, so that the ops themselves only launch.
+    fn begin(&self, _pass: &Pass, _ids: &[u32], _picks: &[u32]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Runs `body`, all of whose ops belong to the pass and picks that `begin` was told. A backend may record it and,
+    /// for a pass of the same shape, run the record instead: `body` must launch the same ops on the same tensors
+    /// whenever `stretch`, the rows per segment and the number of picks are equal.
+    fn replay(
+        &self,
+        _stretch: Stretch,
+        _pass: &Pass,
+        _picks: usize,
+        body: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        body()
+    }
 
     /// A zeroed tensor.
     fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor>;
@@ -163,6 +259,88 @@ pub trait Ops: Send + Sync {
 
     /// Repacks matrices of equal width and format, stacked by rows, into the layout the kernels read.
     fn pack(&self, parts: &[PackedWeight<'_>]) -> Result<Weight>;
+
+    /// As [`Ops::pack`] for gate rows followed by equally many up rows, the input of a SwiGLU: a backend may interleave
+    /// them. Usable with [`Ops::ffn_in`] and [`Ops::experts`].
+    fn pack_gate_up(&self, parts: &[PackedWeight<'_>]) -> Result<Weight> {
+        self.pack(parts)
+    }
+
+    /// The experts of a layer, from weights of `pack_gate_up` and `pack`, the shared one last.
+    fn experts(&self, gate_up: Vec<Weight>, down: Vec<Weight>, max_inter: usize) -> Result<Experts> {
+        Ok(Experts { gate_up, down, max_inter, table: None })
+    }
+
+    /// The mixer norm and the four projections of a gated-delta-net layer, then its convolution: `rms_norm`, `linear`
+    /// four times and `gdn_conv`. x `[t, hidden]` -> out; h `[t, hidden]` is working space. Bytes: the weights, once.
+    #[allow(clippy::too_many_arguments)]
+    fn gdn_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        weights: GdnInputs<'_>,
+        conv_state: &mut Tensor,
+        h: &mut Tensor,
+        out: GdnRowsMut<'_>,
+    ) -> Result<()> {
+        let t = pass.rows();
+        self.rms_norm(pass, x, norm, h)?;
+        self.linear(t, h, weights.qkv, out.qkv)?;
+        self.linear(t, h, weights.z, out.z)?;
+        self.linear(t, h, weights.a, out.a)?;
+        self.linear(t, h, weights.b, out.b)?;
+        self.gdn_conv(pass, weights.conv, conv_state, out.qkv)
+    }
+
+    /// The mixer norm and the three projections of an attention layer. x `[t, hidden]` -> out; h is working space.
+    fn attend_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        weights: AttentionInputs<'_>,
+        h: &mut Tensor,
+        out: AttentionRowsMut<'_>,
+    ) -> Result<()> {
+        let t = pass.rows();
+        self.rms_norm(pass, x, norm, h)?;
+        self.linear(t, h, weights.q, out.q)?;
+        self.linear(t, h, weights.k, out.k)?;
+        self.linear(t, h, weights.v, out.v)
+    }
+
+    /// The ffn norm and the router: `rms_norm` into h, which `moe_gate_up` reads, then `moe_route`.
+    fn moe_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        weights: RouterInputs<'_>,
+        h: &mut Tensor,
+        route: &mut Route,
+    ) -> Result<()> {
+        self.rms_norm(pass, x, norm, h)?;
+        self.moe_route(pass, h, weights.router, weights.shared_gate, weights.normalise, route)
+    }
+
+    /// The ffn norm, gate and up, and SwiGLU of a dense layer: x `[t, hidden]` -> out `[t, inter]`; `gate_up` comes
+    /// from [`Ops::pack_gate_up`]; h `[t, hidden]` and both `[t, 2 * inter]` are working space.
+    #[allow(clippy::too_many_arguments)]
+    fn ffn_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        gate_up: &Weight,
+        h: &mut Tensor,
+        both: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.rms_norm(pass, x, norm, h)?;
+        self.linear(pass.rows(), h, gate_up, both)?;
+        self.swiglu(pass, both, out)
+    }
 
     /// out[i] = table[ids[i]]. table `[vocab, hidden]`, ids `[t]` -> out `[t, hidden]`. Bytes: t rows of the table.
     fn embed(&self, table: &Weight, ids: &[u32], out: &mut Tensor) -> Result<()>;
@@ -273,6 +451,12 @@ pub trait Ops: Send + Sync {
         norm_h: &Norm,
         out: &mut Tensor,
     ) -> Result<()>;
+
+    /// As [`Ops::gather_rows`] for the picks from `first` on that `begin` was told, which `rows` repeats.
+    fn gather_picks(&self, x: &Tensor, first: usize, rows: &[u32], out: &mut Tensor) -> Result<()> {
+        let _ = first;
+        self.gather_rows(x, rows, out)
+    }
 
     /// out[i] = x[rows[i]]. x `[t, width]` -> out `[rows.len(), width]`.
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()>;

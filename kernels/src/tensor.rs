@@ -1,6 +1,7 @@
 //! A dense buffer on one device with its dtype and shape. Allocated by `Ops::zeros` and `Ops::upload` only.
 
-use crate::cpu::buffer::HostBuffer;
+use crate::cpu::buffer::{HostBuffer, Plain};
+use crate::cuda::memory::DeviceBuffer;
 use crate::{OpError, Result};
 
 /// Element type of a [`Tensor`].
@@ -14,6 +15,8 @@ pub enum DType {
     Bf16,
     /// Unsigned 32-bit.
     U32,
+    /// Bytes: packed keys and values.
+    U8,
 }
 
 impl DType {
@@ -22,6 +25,7 @@ impl DType {
         match self {
             DType::F32 | DType::U32 => 4,
             DType::F16 | DType::Bf16 => 2,
+            DType::U8 => 1,
         }
     }
 }
@@ -33,7 +37,31 @@ pub struct Tensor {
     pub dtype: DType,
     /// Dimensions, outermost first.
     pub shape: Vec<usize>,
-    pub(crate) buffer: HostBuffer,
+    pub(crate) buffer: Buffer,
+}
+
+/// Where a tensor's bytes are.
+#[derive(Debug)]
+pub(crate) enum Buffer {
+    /// In memory that the CPU backend computes on.
+    Host(HostBuffer),
+    /// In memory of a GPU.
+    Device(DeviceBuffer),
+}
+
+impl Buffer {
+    /// Size in bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Buffer::Host(buffer) => buffer.len(),
+            Buffer::Device(buffer) => buffer.bytes,
+        }
+    }
+}
+
+/// An argument that lies in the memory of another backend than the op's.
+fn elsewhere(op: &'static str, what: &'static str, here: &str, there: &str) -> OpError {
+    OpError::shape(op, what, format_args!("a tensor in {here} memory"), format_args!("one in {there} memory"))
 }
 
 impl Tensor {
@@ -45,6 +73,30 @@ impl Tensor {
     /// Bytes the tensor occupies.
     pub fn bytes(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// The whole tensor as elements of `T`, for the CPU backend.
+    pub(crate) fn host<T: Plain>(&self, op: &'static str, what: &'static str) -> Result<&[T]> {
+        match &self.buffer {
+            Buffer::Host(buffer) => Ok(buffer.as_slice()),
+            Buffer::Device(_) => Err(elsewhere(op, what, "the CPU's", "a GPU's")),
+        }
+    }
+
+    /// As [`Tensor::host`], writable.
+    pub(crate) fn host_mut<T: Plain>(&mut self, op: &'static str, what: &'static str) -> Result<&mut [T]> {
+        match &mut self.buffer {
+            Buffer::Host(buffer) => Ok(buffer.as_mut_slice()),
+            Buffer::Device(_) => Err(elsewhere(op, what, "the CPU's", "a GPU's")),
+        }
+    }
+
+    /// The tensor's address on its device, for the CUDA backend.
+    pub(crate) fn address(&self, op: &'static str, what: &'static str) -> Result<u64> {
+        match &self.buffer {
+            Buffer::Device(buffer) => Ok(buffer.address),
+            Buffer::Host(_) => Err(elsewhere(op, what, "a GPU's", "the CPU's")),
+        }
     }
 
     /// Size of the last dimension (1 for a scalar).
@@ -89,7 +141,7 @@ impl Tensor {
     ) -> Result<&[f32]> {
         self.expect_dtype(op, what, DType::F32)?;
         self.expect_rows(op, what, t, width)?;
-        Ok(&self.buffer.as_slice()[..t * width])
+        Ok(&self.host(op, what)?[..t * width])
     }
 
     /// As [`Tensor::rows_f32`], writable.
@@ -102,14 +154,14 @@ impl Tensor {
     ) -> Result<&mut [f32]> {
         self.expect_dtype(op, what, DType::F32)?;
         self.expect_rows(op, what, t, width)?;
-        Ok(&mut self.buffer.as_mut_slice()[..t * width])
+        Ok(&mut self.host_mut(op, what)?[..t * width])
     }
 
     /// All elements of an f32 tensor of exactly this shape.
     pub(crate) fn exact_f32(&self, op: &'static str, what: &'static str, shape: &[usize]) -> Result<&[f32]> {
         self.expect_dtype(op, what, DType::F32)?;
         self.expect_shape(op, what, shape)?;
-        Ok(self.buffer.as_slice())
+        self.host(op, what)
     }
 
     /// Refuses every other shape.

@@ -1,6 +1,10 @@
 //! Weights stay packed. `PackedWeight` borrows one matrix as a checkpoint stores it; `Weight` is one or several of
 //! them, repacked once by `Ops::pack` into the layout the backend's kernels read.
 
+use crate::cpu::weight::CpuWeight;
+use crate::cuda::weight::CudaWeight;
+use crate::{OpError, Result};
+
 /// How the numbers of a weight are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightFormat {
@@ -85,5 +89,36 @@ pub struct Weight {
     pub format: WeightFormat,
     /// Bytes this weight occupies on the device = bytes read when it is used once.
     pub bytes: usize,
-    pub(crate) storage: crate::cpu::weight::CpuWeight,
+    pub(crate) storage: Storage,
+}
+
+/// The packed numbers, by the backend that packed them.
+#[derive(Debug)]
+pub(crate) enum Storage {
+    /// Panels.
+    Cpu(CpuWeight),
+    /// Tiles in device memory.
+    Cuda(CudaWeight),
+}
+
+impl Weight {
+    /// The panels, for the CPU backend.
+    pub(crate) fn panels(&self, op: &'static str, what: &'static str) -> Result<&CpuWeight> {
+        match &self.storage {
+            Storage::Cpu(weight) => Ok(weight),
+            Storage::Cuda(_) => {
+                Err(OpError::shape(op, what, "a weight packed for the CPU", "one packed for a GPU"))
+            }
+        }
+    }
+
+    /// The tiles, for the CUDA backend.
+    pub(crate) fn tiles(&self, op: &'static str, what: &'static str) -> Result<&CudaWeight> {
+        match &self.storage {
+            Storage::Cuda(weight) => Ok(weight),
+            Storage::Cpu(_) => {
+                Err(OpError::shape(op, what, "a weight packed for a GPU", "one packed for the CPU"))
+            }
+        }
+    }
 }

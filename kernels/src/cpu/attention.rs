@@ -181,9 +181,14 @@ impl<'a> Reading<'a> {
             let position = start + i;
             let page = task.segment.pages[position / self.page_len] as usize;
             let at = ((page * self.page_len + position % self.page_len) * kv_heads + task.kv_head) * head_dim;
+            const OP: &str = "attend_paged";
+            const HERE: &str = "cache";
+            const SEEN: &str = "cache_size has refused tensors of other backends";
             match cache.dtype {
-                DType::F32 => out.copy_from_slice(&cache.buffer.as_slice::<f32>()[at..at + head_dim]),
-                _ => self.cpu.simd.widen(&cache.buffer.as_slice()[at..at + head_dim], out),
+                DType::F32 => {
+                    out.copy_from_slice(&cache.host::<f32>(OP, HERE).expect(SEEN)[at..at + head_dim])
+                }
+                _ => self.cpu.simd.widen(&cache.host(OP, HERE).expect(SEEN)[at..at + head_dim], out),
             }
         }
     }

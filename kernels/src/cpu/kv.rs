@@ -34,6 +34,8 @@ pub(crate) fn cache_size(
         return Err(OpError::shape(op, "keys", "F32 or Bf16", format!("{:?}", cache.k.dtype)));
     }
     cache.v.expect_dtype(op, "values", cache.k.dtype)?;
+    cache.k.host::<u8>(op, "keys")?;
+    cache.v.host::<u8>(op, "values")?;
     Ok((pages, page_len))
 }
 
@@ -84,8 +86,8 @@ pub(crate) fn append(
                     &mut normed,
                 );
                 rotate(&mut normed, &turns);
-                store(&mut cache.k, at, &normed);
-                store(&mut cache.v, at, &v[from..from + head_dim]);
+                store("keys", &mut cache.k, at, &normed)?;
+                store("values", &mut cache.v, at, &v[from..from + head_dim])?;
             }
         }
     }
@@ -115,14 +117,16 @@ fn rotate(x: &mut [f32], turns: &[(f32, f32)]) {
 }
 
 /// Writes one head into the cache, rounding to its dtype.
-fn store(cache: &mut Tensor, at: usize, values: &[f32]) {
+fn store(what: &'static str, cache: &mut Tensor, at: usize, values: &[f32]) -> Result<()> {
+    let op = "attend_append";
     match cache.dtype {
-        DType::F32 => cache.buffer.as_mut_slice::<f32>()[at..at + values.len()].copy_from_slice(values),
+        DType::F32 => cache.host_mut(op, what)?[at..at + values.len()].copy_from_slice(values),
         _ => {
-            let out = &mut cache.buffer.as_mut_slice::<u16>()[at..at + values.len()];
+            let out = &mut cache.host_mut(op, what)?[at..at + values.len()];
             for (o, v) in out.iter_mut().zip(values) {
                 *o = bf16::from_f32(*v).to_bits();
             }
         }
     }
+    Ok(())
 }

@@ -4,16 +4,29 @@
 use super::Cpu;
 use super::pool::Disjoint;
 use super::simd::TILE;
-use super::weight::{BLOCK, LANES};
+use super::weight::{BLOCK, CpuWeight, LANES};
 use crate::{OpError, Result, Tensor, Weight};
 
 /// Some rows times one weight.
 pub(crate) struct Job<'a> {
-    pub weight: &'a Weight,
+    weight: &'a Weight,
+    panels: &'a CpuWeight,
     /// (row of `x`, row of `out`). No two jobs may write the same place, and no row of `out` be named twice in one.
-    pub rows: Vec<(usize, usize)>,
+    rows: Vec<(usize, usize)>,
     /// Column of `out` that the weight's first row writes.
-    pub first_column: usize,
+    first_column: usize,
+}
+
+impl<'a> Job<'a> {
+    /// `rows` times `weight`, which must be packed for the CPU, written from column 0.
+    pub fn new(op: &'static str, weight: &'a Weight, rows: Vec<(usize, usize)>) -> Result<Job<'a>> {
+        Ok(Job { weight, panels: weight.panels(op, "weight")?, rows, first_column: 0 })
+    }
+
+    /// The same, written from another column.
+    pub fn at_column(self, first_column: usize) -> Job<'a> {
+        Job { first_column, ..self }
+    }
 }
 
 /// Rows of a matrix that is being multiplied, or written.
@@ -37,17 +50,17 @@ const TILED_BYTES: usize = 128 << 10;
 /// ever smaller ones, so that all threads end together.
 fn share_out(jobs: &[Job<'_>], threads: usize) -> Vec<(usize, usize, usize)> {
     let busy = || jobs.iter().enumerate().filter(|(_, job)| !job.rows.is_empty());
-    let bytes = |job: &Job<'_>| job.weight.storage.panel_bytes.max(1);
-    let mut left: usize = busy().map(|(_, job)| job.weight.storage.groups * bytes(job)).sum();
+    let bytes = |job: &Job<'_>| job.panels.panel_bytes.max(1);
+    let mut left: usize = busy().map(|(_, job)| job.panels.groups * bytes(job)).sum();
     let mut tasks = Vec::new();
     for (i, job) in busy() {
         let mut first = 0;
-        while first < job.weight.storage.groups {
+        while first < job.panels.groups {
             let mut share = (left * 3 / (4 * threads)).max(LEAST_BYTES);
             if job.rows.len() > TILE {
                 share = share.min(TILED_BYTES);
             }
-            let count = (share / bytes(job)).clamp(1, job.weight.storage.groups - first);
+            let count = (share / bytes(job)).clamp(1, job.panels.groups - first);
             tasks.push((i, first, count));
             first += count;
             left -= count * bytes(job);
@@ -74,9 +87,9 @@ impl Cpu {
         let mut tiles = Vec::new();
         let mut first_tile = Vec::with_capacity(jobs.len() + 1);
         let mut scratch = 0;
-        for (job, Job { weight, rows, .. }) in jobs.iter().enumerate() {
+        for (job, Job { weight, panels, rows, .. }) in jobs.iter().enumerate() {
             first_tile.push(tiles.len());
-            let padded = weight.storage.padded_cols();
+            let padded = panels.padded_cols();
             for rows in rows.chunks(TILE) {
                 let direct = rows.len() == 1 && padded == weight.cols;
                 tiles.push(Tile { job, rows, at: (!direct).then_some(scratch) });
@@ -93,8 +106,8 @@ impl Cpu {
             let parts = Disjoint::new(&mut *interleaved);
             let copy = |i: usize| {
                 let Tile { job, rows, at: Some(at) } = tiles[i] else { return };
-                let weight = jobs[job].weight;
-                let padded = weight.storage.padded_cols();
+                let Job { weight, panels, .. } = jobs[job];
+                let padded = panels.padded_cols();
                 // SAFETY: the tiles' stretches of the scratch space follow one another.
                 let into = unsafe { parts.slice(at, padded * rows.len()) };
                 interleave(&x, weight.cols, rows, into);
@@ -107,9 +120,9 @@ impl Cpu {
         let interleaved = &*interleaved;
         self.pool.run(tasks.len(), |task| {
             let (job, first, count) = tasks[task];
-            let Job { weight, first_column, .. } = &jobs[job];
-            let padded = weight.storage.padded_cols();
-            self.simd.begin(weight.storage.panel(first));
+            let Job { weight, panels, first_column, .. } = &jobs[job];
+            let padded = panels.padded_cols();
+            self.simd.begin(panels.panel(first));
             let mut results = vec![[0.0; LANES]; TILE * count];
             for tile in &tiles[first_tile[job]..first_tile[job + 1]] {
                 let t = tile.rows.len();
@@ -125,11 +138,11 @@ impl Cpu {
                     let blocks = first_block..(padded / BLOCK).min(first_block + stretch);
                     let input = &input[first_block * BLOCK * t..];
                     for (group, totals) in (first..).zip(results.chunks_exact_mut(t)) {
-                        self.simd.multiply(weight.storage.panel(group), blocks.clone(), input, totals);
+                        self.simd.multiply(panels.panel(group), blocks.clone(), input, totals);
                     }
                 }
                 for (group, totals) in (first..).zip(results.chunks_exact_mut(t)) {
-                    self.simd.finish(weight.storage.panel(group), totals);
+                    self.simd.finish(panels.panel(group), totals);
                     let valid = LANES.min(weight.rows - group * LANES);
                     for ((_, row), values) in tile.rows.iter().zip(totals) {
                         // SAFETY: jobs write different places; within one, no row is in two tiles and no panel in two
@@ -157,12 +170,7 @@ impl Cpu {
     ) -> Result<()> {
         let x = Rows { values: x.rows_f32(op, "x", t, w.cols)?, stride: w.cols };
         let out = Rows { values: out.rows_f32_mut(op, "out", t, w.rows)?, stride: w.rows };
-        self.product(
-            x,
-            &[Job { weight: w, rows: (0..t).map(|i| (i, i)).collect(), first_column: 0 }],
-            out,
-            add,
-        )
+        self.product(x, &[Job::new(op, w, (0..t).map(|i| (i, i)).collect())?], out, add)
     }
 }
 
@@ -198,8 +206,9 @@ pub(crate) fn embed(cpu: &Cpu, table: &Weight, ids: &[u32], out: &mut Tensor) ->
     if let Some(id) = ids.iter().find(|id| **id as usize >= table.rows) {
         return Err(OpError::shape("embed", "ids", format!("below {}", table.rows), id));
     }
+    let panels = table.panels("embed", "table")?;
     cpu.pool.chunks(out, table.cols, |i, out| {
-        let (panel, r) = (table.storage.panel(ids[i] as usize / LANES), ids[i] as usize % LANES);
+        let (panel, r) = (panels.panel(ids[i] as usize / LANES), ids[i] as usize % LANES);
         for (block, out) in out.chunks_mut(BLOCK).enumerate() {
             let scale = panel.scale(block, r) * panel.row_scales[r];
             for (j, value) in out.iter_mut().enumerate() {

@@ -1,6 +1,7 @@
 //! Tensors in host memory: allocation, upload with conversion, and reading back.
 
 use super::buffer::{HostBuffer, Plain};
+use crate::tensor::Buffer;
 use crate::{DType, OpError, Result, Tensor};
 use half::{bf16, f16};
 
@@ -9,39 +10,41 @@ pub(crate) fn zeros(dtype: DType, shape: &[usize]) -> Result<Tensor> {
     let bytes = Tensor::count(shape)
         .and_then(|n| n.checked_mul(dtype.size()))
         .ok_or(OpError::OutOfMemory { device: "cpu", bytes: usize::MAX })?;
-    Ok(Tensor { dtype, shape: shape.to_vec(), buffer: HostBuffer::zeroed(bytes)? })
+    Ok(Tensor { dtype, shape: shape.to_vec(), buffer: Buffer::Host(HostBuffer::zeroed(bytes)?) })
 }
 
 /// A tensor from little-endian bytes. Same dtype: copied; f32, f16 and bf16: converted, rounded to nearest even.
 pub(crate) fn upload(from: DType, bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {
+    const OP: &str = "upload";
     let mut tensor = zeros(dtype, shape)?;
     let expected = tensor.buffer.len() / dtype.size() * from.size();
     if bytes.len() != expected {
-        return Err(OpError::shape(
-            "upload",
-            "bytes",
-            format!("{expected} for {from:?} {shape:?}"),
-            bytes.len(),
-        ));
+        return Err(OpError::shape(OP, "bytes", format!("{expected} for {from:?} {shape:?}"), bytes.len()));
     }
     if from == dtype {
-        tensor.buffer.as_mut_slice::<u8>().copy_from_slice(bytes);
+        tensor.host_mut::<u8>(OP, "tensor")?.copy_from_slice(bytes);
         return Ok(tensor);
     }
-    if from == DType::U32 || dtype == DType::U32 {
-        return Err(OpError::shape("upload", "dtype", format!("{from:?}"), format!("{dtype:?}")));
+    if [from, dtype].iter().any(|dtype| matches!(dtype, DType::U32 | DType::U8)) {
+        return Err(OpError::shape(OP, "dtype", format!("{from:?}"), format!("{dtype:?}")));
     }
-    for (i, element) in bytes.chunks_exact(from.size()).enumerate() {
-        let value = match from {
-            DType::F16 => f16::from_le_bytes([element[0], element[1]]).to_f32(),
-            DType::Bf16 => bf16::from_le_bytes([element[0], element[1]]).to_f32(),
-            _ => f32::from_le_bytes([element[0], element[1], element[2], element[3]]),
-        };
-        match dtype {
-            DType::F16 => tensor.buffer.as_mut_slice::<u16>()[i] = f16::from_f32(value).to_bits(),
-            DType::Bf16 => tensor.buffer.as_mut_slice::<u16>()[i] = bf16::from_f32(value).to_bits(),
-            _ => tensor.buffer.as_mut_slice::<f32>()[i] = value,
+    let values = bytes.chunks_exact(from.size()).map(|element| match from {
+        DType::F16 => f16::from_le_bytes([element[0], element[1]]).to_f32(),
+        DType::Bf16 => bf16::from_le_bytes([element[0], element[1]]).to_f32(),
+        _ => f32::from_le_bytes([element[0], element[1], element[2], element[3]]),
+    });
+    if dtype == DType::F32 {
+        for (to, value) in tensor.host_mut::<f32>(OP, "tensor")?.iter_mut().zip(values) {
+            *to = value;
         }
+        return Ok(tensor);
+    }
+    for (to, value) in tensor.host_mut::<u16>(OP, "tensor")?.iter_mut().zip(values) {
+        *to = if dtype == DType::F16 {
+            f16::from_f32(value).to_bits()
+        } else {
+            bf16::from_f32(value).to_bits()
+        };
     }
     Ok(tensor)
 }
@@ -57,7 +60,7 @@ pub(crate) fn read_rows<T: Plain>(
     x.expect_dtype(op, "x", dtype)?;
     let end = first.saturating_add(rows);
     x.expect_rows(op, "x", end, x.width())?;
-    Ok(x.buffer.as_slice::<T>()[first * x.width()..end * x.width()].to_vec())
+    Ok(x.host::<T>(op, "x")?[first * x.width()..end * x.width()].to_vec())
 }
 
 /// The op `gather_rows`.

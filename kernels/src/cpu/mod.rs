@@ -8,7 +8,7 @@ mod gdn;
 mod kv;
 mod linear;
 mod math;
-mod memory;
+pub(crate) mod memory;
 mod moe;
 mod norm;
 mod pack;

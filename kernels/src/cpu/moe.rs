@@ -32,14 +32,16 @@ pub(crate) fn route(
     route.ids.expect_dtype(OP, "ids", DType::U32)?;
     route.ids.expect_rows(OP, "ids", t, slots)?;
     let weights = route.weights.rows_f32_mut(OP, "weights", t, slots)?;
-    let ids = &mut route.ids.buffer.as_mut_slice::<u32>()[..t * slots];
+    let ids = &mut route.ids.host_mut::<u32>(OP, "ids")?[..t * slots];
 
     let mut held = cpu.results();
     let stride = experts + 1;
     let logits = held.floats(t * stride)?;
     let all = || (0..t).map(|i| (i, i)).collect();
-    let mut jobs = vec![Job { weight: router, rows: all(), first_column: 0 }];
-    jobs.extend(shared_gate.map(|weight| Job { weight, rows: all(), first_column: experts }));
+    let mut jobs = vec![Job::new(OP, router, all())?];
+    if let Some(gate) = shared_gate {
+        jobs.push(Job::new(OP, gate, all())?.at_column(experts));
+    }
     cpu.product(Rows { values: x, stride: hidden }, &jobs, Rows { values: logits, stride }, false)?;
     let choose = |row: &mut [f32], ids: &mut [u32], weights: &mut [f32]| {
         let (p, shared) = row.split_at_mut(experts);
@@ -102,7 +104,7 @@ fn pairs_by_expert(
         return Err(OpError::shape(op, "down experts", experts.gate_up.len(), count));
     }
     let mut pairs: Vec<(usize, usize)> = Vec::with_capacity(t * route.slots);
-    for (pair, &id) in route.ids.buffer.as_slice::<u32>()[..t * route.slots].iter().enumerate() {
+    for (pair, &id) in route.ids.host::<u32>(op, "route ids")?[..t * route.slots].iter().enumerate() {
         if id as usize >= count {
             return Err(OpError::shape(op, "expert id", format!("below {count}"), id));
         }
@@ -138,11 +140,7 @@ pub(crate) fn gate_up(
         }
         expect_weight(OP, "expert", weight, weight.rows, hidden)?;
         pairs.iter().for_each(|pair| inter_of[*pair] = weight.rows / 2);
-        jobs.push(Job {
-            weight,
-            rows: pairs.iter().map(|pair| (pair / slots, *pair)).collect(),
-            first_column: 0,
-        });
+        jobs.push(Job::new(OP, weight, pairs.iter().map(|pair| (pair / slots, *pair)).collect())?);
     }
     let mut held = cpu.results();
     let both = held.floats(t * slots * 2 * max)?;
@@ -183,7 +181,7 @@ pub(crate) fn down(
             return Err(OpError::shape(OP, "expert columns", format!("at most {max}"), weight.cols));
         }
         expect_weight(OP, "expert", weight, hidden, weight.cols)?;
-        jobs.push(Job { weight, rows: pairs.iter().map(|pair| (*pair, *pair)).collect(), first_column: 0 });
+        jobs.push(Job::new(OP, weight, pairs.iter().map(|pair| (*pair, *pair)).collect())?);
     }
     let mut held = cpu.results();
     let each = held.floats(t * slots * hidden)?;

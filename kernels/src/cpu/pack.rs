@@ -4,6 +4,7 @@ use super::Cpu;
 use super::weight::{BLOCK, CpuWeight, LANES, SCALE_COLS, unit_bytes, unit_cols};
 use crate::{
     Fp8Scales, Nvfp4Global, OpError, PackedWeight, Result, Values, Weight, WeightFormat, dequantise,
+    weight::Storage,
 };
 
 /// The format of a matrix.
@@ -54,7 +55,7 @@ pub(crate) fn pack(cpu: &Cpu, parts: &[PackedWeight<'_>]) -> Result<Weight> {
         });
         row += part.rows;
     }
-    Ok(Weight { rows, cols, format: kind, bytes: storage.bytes(), storage })
+    Ok(Weight { rows, cols, format: kind, bytes: storage.bytes(), storage: Storage::Cpu(storage) })
 }
 
 /// The kernels move E4M3 and f16 bits without looking for codes that are not finite numbers: none may come in.

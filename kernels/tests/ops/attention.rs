@@ -1,7 +1,6 @@
 use super::bench::*;
-use hearth_kernels::cpu::Cpu;
+use hearth_kernels::DType;
 use hearth_kernels::ops::{AttentionShape, KvLayer};
-use hearth_kernels::{DType, Ops};
 
 struct Layer {
     shape: AttentionShape,
@@ -27,7 +26,7 @@ impl Layer {
         }
     }
 
-    fn run(&self, cpu: &Cpu, dtype: DType, page_len: usize, cuts: &[usize]) -> Vec<f32> {
+    fn run(&self, cpu: &Backend, dtype: DType, page_len: usize, cuts: &[usize]) -> Vec<f32> {
         let AttentionShape { q_heads, kv_heads, head_dim, .. } = self.shape;
         let used = self.t.div_ceil(page_len);
         // Pages in reverse, one never used.

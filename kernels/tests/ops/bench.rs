@@ -137,45 +137,63 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
+/// A backend under test and what to call it when it is wrong.
+pub struct Backend {
+    pub name: String,
+    pub ops: Box<dyn Ops>,
+}
+
+impl std::ops::Deref for Backend {
+    type Target = dyn Ops;
+
+    fn deref(&self) -> &Self::Target {
+        self.ops.as_ref()
+    }
+}
+
 /// Every SIMD level of the machine, alone and with company.
-pub fn backends() -> Vec<Cpu> {
+pub fn backends() -> Vec<Backend> {
     let mut all = Vec::new();
     for simd in Simd::available() {
         for threads in [1, 3] {
-            all.push(Cpu::with_simd(Some(threads), simd).unwrap());
+            let name = format!("{} on {threads} threads", simd.name());
+            all.push(Backend { name, ops: Box::new(Cpu::with_simd(Some(threads), simd).unwrap()) });
         }
     }
     all
 }
 
-pub fn name(cpu: &Cpu) -> String {
-    format!("{} on {} threads", cpu.simd().name(), cpu.threads())
+pub fn name(backend: &Backend) -> String {
+    backend.name.clone()
 }
 
 pub fn bytes(x: &[f32]) -> Vec<u8> {
     x.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-pub fn tensor(cpu: &Cpu, shape: &[usize], x: &[f32]) -> Tensor {
+pub fn tensor(cpu: &Backend, shape: &[usize], x: &[f32]) -> Tensor {
     cpu.upload(DType::F32, &bytes(x), DType::F32, shape).unwrap()
 }
 
 /// An output full of NaN: whatever the op leaves out shows.
-pub fn poisoned(cpu: &Cpu, shape: &[usize]) -> Tensor {
+pub fn poisoned(cpu: &Backend, shape: &[usize]) -> Tensor {
     tensor(cpu, shape, &vec![f32::NAN; shape.iter().product()])
 }
 
-pub fn read(cpu: &Cpu, x: &Tensor, rows: usize) -> Vec<f32> {
+pub fn read(cpu: &Backend, x: &Tensor, rows: usize) -> Vec<f32> {
     cpu.read_rows(x, 0, rows).unwrap()
 }
 
-pub fn norm(cpu: &Cpu, weight: &[f32], eps: f32, offset: f32) -> Norm {
+pub fn norm(cpu: &Backend, weight: &[f32], eps: f32, offset: f32) -> Norm {
     Norm { weight: tensor(cpu, &[weight.len()], weight), eps, offset }
 }
 
 /// One sequence in slot 0.
 pub fn pass(rows: usize, position: usize, pages: Vec<u32>) -> Pass {
-    Pass { segments: vec![Segment { slot: 0, first_row: 0, rows, position, pages }], exact: false }
+    Pass {
+        segments: vec![Segment { slot: 0, first_row: 0, rows, position, pages, snapshots: vec![] }],
+        exact: false,
+    }
 }
 
 /// Every number within `tolerance` of the largest wanted one.

@@ -1,6 +1,4 @@
 use super::bench::*;
-use hearth_kernels::Ops;
-use hearth_kernels::cpu::Cpu;
 use hearth_kernels::ops::{GdnGates, GdnRows, GdnShape, Pass, Segment};
 
 #[test]
@@ -76,7 +74,7 @@ impl Layer {
     }
 
     /// Rows `first .. first + rows` of the pass, from the state that is there.
-    fn run(&self, cpu: &Cpu, first: usize, pass: &Pass, state: &mut hearth_kernels::Tensor) -> Vec<f32> {
+    fn run(&self, cpu: &Backend, first: usize, pass: &Pass, state: &mut hearth_kernels::Tensor) -> Vec<f32> {
         let rows = pass.rows();
         let cut =
             |x: &[f32], width: usize| tensor(cpu, &[rows, width], &x[first * width..(first + rows) * width]);
@@ -176,8 +174,8 @@ fn sequences_in_one_pass_do_not_see_each_other() {
         let second = layer.run(&cpu, 6, &pass(4, 0, vec![]), &mut alone);
         let both = Pass {
             segments: vec![
-                Segment { slot: 2, first_row: 0, rows: 6, position: 0, pages: vec![] },
-                Segment { slot: 0, first_row: 6, rows: 4, position: 0, pages: vec![] },
+                Segment { slot: 2, first_row: 0, rows: 6, position: 0, pages: vec![], snapshots: vec![] },
+                Segment { slot: 0, first_row: 6, rows: 4, position: 0, pages: vec![], snapshots: vec![] },
             ],
             exact: false,
         };

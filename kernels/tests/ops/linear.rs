@@ -1,5 +1,5 @@
 use super::bench::*;
-use hearth_kernels::{Ops, PackedWeight, Values};
+use hearth_kernels::{PackedWeight, Values};
 
 const SHAPES: [(usize, usize); 7] =
     [(1, 16), (5, 48), (16, 64), (33, 80), (130, 272), (64, 1040), (300, 144)];

@@ -1,9 +1,8 @@
 use super::bench::*;
-use hearth_kernels::cpu::Cpu;
-use hearth_kernels::ops::{Experts, Route};
-use hearth_kernels::{DType, Ops};
+use hearth_kernels::DType;
+use hearth_kernels::ops::Route;
 
-fn route_of(cpu: &Cpu, t: usize, slots: usize) -> Route {
+fn route_of(cpu: &Backend, t: usize, slots: usize) -> Route {
     let ids: Vec<u8> = vec![0xff; t * slots * 4];
     Route {
         ids: cpu.upload(DType::U32, &ids, DType::U32, &[t, slots]).unwrap(),
@@ -112,11 +111,9 @@ fn experts_agree_with_an_f64_loop_and_a_row_does_not_see_its_neighbours() {
             }
         }
         for cpu in backends() {
-            let experts = Experts {
-                gate_up: gate_up.iter().map(|m| cpu.pack(&[m.packed()]).unwrap()).collect(),
-                down: down.iter().map(|m| cpu.pack(&[m.packed()]).unwrap()).collect(),
-                max_inter: shared_inter,
-            };
+            let gate_up = gate_up.iter().map(|m| cpu.pack_gate_up(&[m.packed()]).unwrap()).collect();
+            let down = down.iter().map(|m| cpu.pack(&[m.packed()]).unwrap()).collect();
+            let experts = cpu.experts(gate_up, down, shared_inter).unwrap();
             let run = |first: usize, rows: usize| {
                 let id_bytes: Vec<u8> = ids[first * slots..(first + rows) * slots]
                     .iter()

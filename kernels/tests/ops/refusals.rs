@@ -1,8 +1,6 @@
 use super::bench::*;
-use hearth_kernels::ops::{
-    AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Pass, Route, Segment,
-};
-use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, OpError, Ops, PackedWeight, Values};
+use hearth_kernels::ops::{AttentionShape, GdnGates, GdnRows, GdnShape, KvLayer, Pass, Route, Segment};
+use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, OpError, PackedWeight, Values};
 
 #[track_caller]
 fn refused(result: hearth_kernels::Result<impl Sized>, part: &str) {
@@ -102,7 +100,14 @@ fn gated_delta_net_ops_refuse_wrong_states_and_segments() {
     refused(cpu.gdn_conv(&pass(0, 0, vec![]), &w, &mut state, &mut x), "at least one row");
     let mut wrong = tensor(cpu, &[1, 4, 16], &[0.0; 64]);
     refused(cpu.gdn_conv(&pass(3, 0, vec![]), &w, &mut wrong, &mut x), "state");
-    let segment = |slot, first_row, rows| Segment { slot, first_row, rows, position: 0, pages: vec![] };
+    let segment = |slot, first_row, rows| Segment {
+        slot,
+        first_row,
+        rows,
+        position: 0,
+        pages: vec![],
+        snapshots: vec![],
+    };
     let pass_of = |segments| Pass { segments, exact: false };
     refused(cpu.gdn_conv(&pass_of(vec![segment(1, 0, 3)]), &w, &mut state, &mut x), "slot");
     refused(cpu.gdn_conv(&pass_of(vec![segment(0, 1, 2)]), &w, &mut state, &mut x), "segment");
@@ -178,17 +183,13 @@ fn experts_refuse_ids_and_widths_that_do_not_exist() {
 
     let mut pack =
         |rows, cols| cpu.pack(&[Matrix::random(&mut rng, Kind::Bf16, rows, cols).packed()]).unwrap();
-    let experts = Experts {
-        gate_up: vec![pack(16, 16), pack(16, 16)],
-        down: vec![pack(16, 8), pack(16, 8)],
-        max_inter: 8,
-    };
+    let experts = cpu.experts(vec![pack(16, 16), pack(16, 16)], vec![pack(16, 8), pack(16, 8)], 8).unwrap();
     let mut act = poisoned(cpu, &[1, 16]);
     refused(cpu.moe_gate_up(&one, &x, &route([0, 2]), &experts, &mut act), "expert id");
     refused(cpu.moe_gate_up(&one, &x, &route([0, 1]), &experts, &mut poisoned(cpu, &[1, 15])), "act");
-    let uneven = Experts { gate_up: vec![pack(15, 16)], down: vec![pack(16, 8)], max_inter: 8 };
+    let uneven = cpu.experts(vec![pack(15, 16)], vec![pack(16, 8)], 8).unwrap();
     refused(cpu.moe_gate_up(&one, &x, &route([0, 0]), &uneven, &mut act), "even");
-    let missing = Experts { gate_up: vec![pack(16, 16)], down: vec![], max_inter: 8 };
+    let missing = cpu.experts(vec![pack(16, 16)], vec![], 8).unwrap();
     refused(cpu.moe_gate_up(&one, &x, &route([0, 0]), &missing, &mut act), "down experts");
     let act = tensor(cpu, &[1, 16], &[0.5; 16]);
     refused(

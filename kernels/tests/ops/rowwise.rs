@@ -1,5 +1,5 @@
 use super::bench::*;
-use hearth_kernels::{DType, Ops};
+use hearth_kernels::DType;
 
 fn rms(x: &[f64], w: &[f32], eps: f64, offset: f64) -> Vec<f64> {
     let scale = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + eps).sqrt();

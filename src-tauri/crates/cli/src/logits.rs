@@ -128,8 +128,14 @@ fn write_logits(model: &mut Model, ids: &[u32], args: &Args, file: &TensorFile) 
     let chunk = model.options().max_rows;
     for (i, part) in ids.chunks(chunk).enumerate() {
         let first = i * chunk;
-        let segment =
-            Segment { slot: 0, first_row: 0, rows: part.len(), position: first, pages: pages.clone() };
+        let segment = Segment {
+            slot: 0,
+            first_row: 0,
+            rows: part.len(),
+            position: first,
+            pages: pages.clone(),
+            snapshots: vec![],
+        };
         let pass = Pass { segments: vec![segment], exact: args.exact };
         let rows: Vec<u32> = (0..part.len() as u32).collect();
         let logits = model.forward(&pass, part, &rows).map_err(with_next_step)?;

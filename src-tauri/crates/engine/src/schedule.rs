@@ -64,6 +64,7 @@ impl Batch {
             rows,
             position: sequence.computed,
             pages: sequence.pages.clone(),
+            snapshots: Vec::new(),
         });
         self.members.push(index);
         if end == sequence.ids.len() {

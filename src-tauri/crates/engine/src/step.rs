@@ -83,7 +83,8 @@ impl<R: Runner> Worker<R> {
     /// Computes one token for nobody, so that `ready` means that the model works.
     pub(crate) fn warm_up(&mut self) -> Result<(), EngineError> {
         let pages = self.pages.take(1).unwrap_or_default();
-        let segment = Segment { slot: 0, first_row: 0, rows: 1, position: 0, pages: pages.clone() };
+        let segment =
+            Segment { slot: 0, first_row: 0, rows: 1, position: 0, pages: pages.clone(), snapshots: vec![] };
         let pass = Pass { segments: vec![segment], exact: self.limits.exact };
         let logits = self.runner.forward(&pass, &[0], &[0]).map_err(|reason| EngineError::Step { reason })?;
         self.pages.give_back(pages);

@@ -4,10 +4,11 @@
 use crate::ModelError;
 use crate::error::at;
 use crate::family::Place;
-use crate::forward::{run_head, run_layer};
+use crate::forward::{launch_head, read_logits, recorded, run_head, run_layer};
 use crate::model::{Logits, Model};
 use crate::pass;
-use hearth_kernels::ops::Pass;
+use hearth_kernels::Ops;
+use hearth_kernels::ops::{Pass, Stretch};
 
 /// Where the hidden states of an MTP step come from; one row number per row of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,13 +37,13 @@ impl Model {
         seed: Seed<'_>,
         want: &[u32],
     ) -> Result<Logits, ModelError> {
-        let (Some(mtp), Some(m)) = (self.weights.mtp.as_mut(), self.scratch.mtp.as_mut()) else {
+        if self.weights.mtp.is_none() {
             return Err(ModelError::NoMtp);
-        };
+        }
         pass::check(pass, next_ids, want, &self.spec, &self.options)?;
-        let (rows, have, from) = match seed {
-            Seed::Forward(rows) => (rows, self.last_rows, &self.scratch.last),
-            Seed::Draft(rows) => (rows, self.last_mtp_rows, &m.last),
+        let (rows, have) = match seed {
+            Seed::Forward(rows) => (rows, self.last_rows),
+            Seed::Draft(rows) => (rows, self.last_mtp_rows),
         };
         let t = pass.rows();
         if rows.len() != t {
@@ -54,19 +55,56 @@ impl Model {
             return Err(ModelError::Pass { what: "seed row", expected, found: row.to_string() });
         }
 
-        let ops = self.ops.as_ref();
-        ops.gather_rows(from, rows, &mut m.seed).map_err(at("MTP seed"))?;
+        let ops = self.ops.clone();
+        let ops = ops.as_ref();
         self.last_mtp_rows = 0;
+        let picks = [rows, want].concat();
+        ops.begin(pass, next_ids, &picks).map_err(at("pass"))?;
+        if want.len() <= self.scratch.picked.shape[0] {
+            let stretch = match seed {
+                Seed::Forward(_) => Stretch::DraftFirst,
+                Seed::Draft(_) => Stretch::DraftNext,
+            };
+            recorded(ops, stretch, pass, picks.len(), &mut || {
+                self.run_draft(ops, pass, next_ids, seed)?;
+                let (head, s) =
+                    (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
+                let m = s.mtp.as_ref().ok_or(ModelError::NoMtp)?;
+                launch_head(ops, head, &m.last, t, want, &mut s.picked, &mut s.logits)
+            })?;
+            self.last_mtp_rows = t;
+            return read_logits(ops, &self.scratch.logits, want.len(), self.spec.vocab);
+        }
+        self.run_draft(ops, pass, next_ids, seed)?;
+        self.last_mtp_rows = t;
+        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
+        let m = s.mtp.as_ref().ok_or(ModelError::NoMtp)?;
+        run_head(ops, head, &m.last, t, want, &mut s.picked, &mut s.logits)
+    }
+
+    /// From the seeds to the normed output of the head's layer.
+    fn run_draft(
+        &mut self,
+        ops: &dyn Ops,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+    ) -> Result<(), ModelError> {
+        let (Some(mtp), Some(m)) = (self.weights.mtp.as_mut(), self.scratch.mtp.as_mut()) else {
+            return Err(ModelError::NoMtp);
+        };
+        let (rows, from) = match seed {
+            Seed::Forward(rows) => (rows, &self.scratch.last),
+            Seed::Draft(rows) => (rows, &m.last),
+        };
+        ops.gather_picks(from, 0, rows, &mut m.seed).map_err(at("MTP seed"))?;
         ops.embed(&self.weights.embedding, next_ids, &mut m.embedding).map_err(at("MTP embedding"))?;
-        ops.mtp_join(t, &m.embedding, &mtp.norm_embedding, &m.seed, &mtp.norm_hidden, &mut m.join)
+        ops.mtp_join(pass.rows(), &m.embedding, &mtp.norm_embedding, &m.seed, &mtp.norm_hidden, &mut m.join)
             .map_err(at("MTP join"))?;
-        ops.linear(t, &m.join, &mtp.join, &mut self.scratch.x).map_err(at("MTP join"))?;
+        ops.linear(pass.rows(), &m.join, &mtp.join, &mut self.scratch.x).map_err(at("MTP join"))?;
         run_layer(ops, pass, Place::Mtp, &mut mtp.layer, &mut self.scratch, &mut None)?;
         let s = &mut self.scratch;
         let m = s.mtp.as_mut().ok_or(ModelError::NoMtp)?;
-        ops.rms_norm(pass, &s.x, &mtp.norm_out, &mut m.last).map_err(at("MTP norm"))?;
-        self.last_mtp_rows = t;
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        run_head(ops, head, &m.last, want, &mut s.picked, &mut s.logits)
+        ops.rms_norm(pass, &s.x, &mtp.norm_out, &mut m.last).map_err(at("MTP norm"))
     }
 }

@@ -10,8 +10,10 @@ use crate::scratch::Scratch;
 use crate::weights::{
     AttentionWeights, DenseWeights, FfnWeights, GdnWeights, LayerWeights, MixerWeights, MoeWeights,
 };
-use hearth_kernels::ops::{GdnRows, Pass};
-use hearth_kernels::{Ops, Result as OpResult, Tensor, Weight};
+use hearth_kernels::ops::{
+    AttentionInputs, AttentionRowsMut, GdnInputs, GdnRows, GdnRowsMut, Norm, Pass, RouterInputs, Stretch,
+};
+use hearth_kernels::{OpError, Ops, Result as OpResult, Tensor, Weight};
 
 /// What a tap sees, rows of the pass in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,21 +57,72 @@ impl Model {
         mut tap: Option<TapFn<'_>>,
     ) -> Result<Logits, ModelError> {
         pass::check(pass, ids, want, &self.spec, &self.options)?;
-        let ops = self.ops.as_ref();
+        let ops = self.ops.clone();
+        let ops = ops.as_ref();
         let rows = pass.rows();
         self.last_rows = 0;
+        ops.begin(pass, ids, want).map_err(at("pass"))?;
+        // What is recorded must end in rows that lie still: tapped passes and long lists of logits run as they come.
+        if tap.is_none() && want.len() <= self.scratch.picked.shape[0] {
+            recorded(ops, Stretch::Trunk, pass, want.len(), &mut || {
+                self.run_trunk(ops, pass, ids, &mut None)?;
+                let (head, s) =
+                    (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
+                launch_head(ops, head, &s.last, 0, want, &mut s.picked, &mut s.logits)
+            })?;
+            self.last_rows = rows;
+            return read_logits(ops, &self.scratch.logits, want.len(), self.spec.vocab);
+        }
+        self.run_trunk(ops, pass, ids, &mut tap)?;
+        self.last_rows = rows;
+        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
+        run_head(ops, head, &s.last, 0, want, &mut s.picked, &mut s.logits)
+    }
+
+    /// Embedding to final norm.
+    fn run_trunk(
+        &mut self,
+        ops: &dyn Ops,
+        pass: &Pass,
+        ids: &[u32],
+        tap: &mut Option<TapFn<'_>>,
+    ) -> Result<(), ModelError> {
+        let rows = pass.rows();
         ops.embed(&self.weights.embedding, ids, &mut self.scratch.x).map_err(at("embedding"))?;
-        show(ops, &mut tap, Tap::Embedding, &self.scratch.x, rows)?;
+        show(ops, tap, Tap::Embedding, &self.scratch.x, rows)?;
         for (i, layer) in self.weights.layers.iter_mut().enumerate() {
-            run_layer(ops, pass, Place::Layer(i), layer, &mut self.scratch, &mut tap)?;
+            run_layer(ops, pass, Place::Layer(i), layer, &mut self.scratch, tap)?;
         }
         let s = &mut self.scratch;
         ops.rms_norm(pass, &s.x, &self.weights.final_norm, &mut s.last).map_err(at("final norm"))?;
-        show(ops, &mut tap, Tap::Final, &s.last, rows)?;
-        self.last_rows = rows;
-        let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-        run_head(ops, head, &s.last, want, &mut s.picked, &mut s.logits)
+        show(ops, tap, Tap::Final, &s.last, rows)
     }
+}
+
+/// `Ops::replay` for a body that fails with a model's error.
+pub(crate) fn recorded(
+    ops: &dyn Ops,
+    stretch: Stretch,
+    pass: &Pass,
+    picks: usize,
+    body: &mut dyn FnMut() -> Result<(), ModelError>,
+) -> Result<(), ModelError> {
+    let mut failed = None;
+    let result = ops.replay(stretch, pass, picks, &mut || {
+        body().map_err(|error| {
+            let source = match &error {
+                ModelError::Op { source, .. } => source.clone(),
+                other => OpError::Device {
+                    device: ops.device(),
+                    code: other.code().into(),
+                    what: other.to_string(),
+                },
+            };
+            failed = Some(error);
+            source
+        })
+    });
+    result.map_err(|source| failed.unwrap_or_else(|| at("recorded pass")(source)))
 }
 
 /// One layer on the residual stream `s.x`.
@@ -86,19 +139,17 @@ pub(crate) fn run_layer(
         Place::Layer(i) => Some(i),
         Place::Mtp => None,
     };
-    ops.rms_norm(pass, &s.x, &layer.mixer_norm, &mut s.h).map_err(at(place))?;
     match &mut layer.mixer {
-        MixerWeights::FullAttention(a) => run_attention(ops, pass, a, s),
-        MixerWeights::GatedDeltaNet(g) => run_gdn(ops, pass, g, s),
+        MixerWeights::FullAttention(a) => run_attention(ops, pass, &layer.mixer_norm, a, s),
+        MixerWeights::GatedDeltaNet(g) => run_gdn(ops, pass, &layer.mixer_norm, g, s),
     }
     .map_err(at(format_args!("{place}: mixer")))?;
     if let Some(i) = index {
         show(ops, tap, Tap::Mixed(i), &s.x, rows)?;
     }
-    ops.rms_norm(pass, &s.x, &layer.ffn_norm, &mut s.h).map_err(at(place))?;
     match &layer.ffn {
-        FfnWeights::Dense(dense) => run_dense(ops, pass, dense, s),
-        FfnWeights::Moe(moe) => run_moe(ops, pass, moe, s),
+        FfnWeights::Dense(dense) => run_dense(ops, pass, &layer.ffn_norm, dense, s),
+        FfnWeights::Moe(moe) => run_moe(ops, pass, &layer.ffn_norm, moe, s),
     }
     .map_err(at(format_args!("{place}: ffn")))?;
     if let (Some(i), Some(tap)) = (index, tap.as_mut()) {
@@ -112,39 +163,70 @@ pub(crate) fn run_layer(
     Ok(())
 }
 
-fn run_attention(ops: &dyn Ops, pass: &Pass, a: &mut AttentionWeights, s: &mut Scratch) -> OpResult<()> {
-    let (t, shape) = (pass.rows(), a.numbers.shape());
-    ops.linear(t, &s.h, &a.q, &mut s.q)?;
-    ops.linear(t, &s.h, &a.k, &mut s.k)?;
-    ops.linear(t, &s.h, &a.v, &mut s.v)?;
+fn run_attention(
+    ops: &dyn Ops,
+    pass: &Pass,
+    norm: &Norm,
+    a: &mut AttentionWeights,
+    s: &mut Scratch,
+) -> OpResult<()> {
+    let shape = a.numbers.shape();
+    let weights = AttentionInputs { q: &a.q, k: &a.k, v: &a.v };
+    let rows = AttentionRowsMut { q: &mut s.q, k: &mut s.k, v: &mut s.v };
+    ops.attend_in(pass, &s.x, norm, weights, &mut s.h, rows)?;
     ops.attend_append(pass, &shape, &a.q_norm, &a.k_norm, &mut s.q, &s.k, &s.v, &mut a.cache)?;
     ops.attend_paged(pass, &shape, &s.q, &a.cache, &mut s.attended)?;
-    ops.linear_add(t, &s.attended, &a.o, &mut s.x)
+    ops.linear_add(pass.rows(), &s.attended, &a.o, &mut s.x)
 }
 
-fn run_gdn(ops: &dyn Ops, pass: &Pass, g: &mut GdnWeights, s: &mut Scratch) -> OpResult<()> {
-    let t = pass.rows();
-    ops.linear(t, &s.h, &g.qkv, &mut s.qkv)?;
-    ops.linear(t, &s.h, &g.z, &mut s.z)?;
-    ops.linear(t, &s.h, &g.a, &mut s.a)?;
-    ops.linear(t, &s.h, &g.b, &mut s.b)?;
-    ops.gdn_conv(pass, &g.conv, &mut g.conv_state, &mut s.qkv)?;
+fn run_gdn(ops: &dyn Ops, pass: &Pass, norm: &Norm, g: &mut GdnWeights, s: &mut Scratch) -> OpResult<()> {
+    let weights = GdnInputs { qkv: &g.qkv, z: &g.z, a: &g.a, b: &g.b, conv: &g.conv };
+    let rows = GdnRowsMut { qkv: &mut s.qkv, z: &mut s.z, a: &mut s.a, b: &mut s.b };
+    ops.gdn_in(pass, &s.x, norm, weights, &mut g.conv_state, &mut s.h, rows)?;
     let rows = GdnRows { qkv: &s.qkv, z: &s.z, a: &s.a, b: &s.b };
     ops.gdn_step(pass, &g.numbers.shape(), rows, &g.gates, &mut g.state, &mut s.gdn_out)?;
-    ops.linear_add(t, &s.gdn_out, &g.out, &mut s.x)
+    ops.linear_add(pass.rows(), &s.gdn_out, &g.out, &mut s.x)
 }
 
-fn run_dense(ops: &dyn Ops, pass: &Pass, dense: &DenseWeights, s: &mut Scratch) -> OpResult<()> {
-    let t = pass.rows();
-    ops.linear(t, &s.h, &dense.gate_up, &mut s.gate_up)?;
-    ops.swiglu(pass, &s.gate_up, &mut s.inner)?;
-    ops.linear_add(t, &s.inner, &dense.down, &mut s.x)
+fn run_dense(ops: &dyn Ops, pass: &Pass, norm: &Norm, dense: &DenseWeights, s: &mut Scratch) -> OpResult<()> {
+    ops.ffn_in(pass, &s.x, norm, &dense.gate_up, &mut s.h, &mut s.gate_up, &mut s.inner)?;
+    ops.linear_add(pass.rows(), &s.inner, &dense.down, &mut s.x)
 }
 
-fn run_moe(ops: &dyn Ops, pass: &Pass, moe: &MoeWeights, s: &mut Scratch) -> OpResult<()> {
-    ops.moe_route(pass, &s.h, &moe.router, moe.shared_switch.as_ref(), moe.numbers.normalise, &mut s.route)?;
+fn run_moe(ops: &dyn Ops, pass: &Pass, norm: &Norm, moe: &MoeWeights, s: &mut Scratch) -> OpResult<()> {
+    let weights = RouterInputs {
+        router: &moe.router,
+        shared_gate: moe.shared_switch.as_ref(),
+        normalise: moe.numbers.normalise,
+    };
+    ops.moe_in(pass, &s.x, norm, weights, &mut s.h, &mut s.route)?;
     ops.moe_gate_up(pass, &s.h, &s.route, &moe.experts, &mut s.act)?;
     ops.moe_down(pass, &s.act, &s.route, &moe.experts, &mut s.x)
+}
+
+/// Starts the head on the rows `want` of `hidden`, at most as many as `picked` holds; they are the picks from
+/// `first_pick` on.
+pub(crate) fn launch_head(
+    ops: &dyn Ops,
+    head: &Weight,
+    hidden: &Tensor,
+    first_pick: usize,
+    want: &[u32],
+    picked: &mut Tensor,
+    logits: &mut Tensor,
+) -> Result<(), ModelError> {
+    ops.gather_picks(hidden, first_pick, want, picked).map_err(at("head"))?;
+    ops.linear(want.len(), picked, head, logits).map_err(at("head"))
+}
+
+/// The first `rows` rows of logits.
+pub(crate) fn read_logits(
+    ops: &dyn Ops,
+    logits: &Tensor,
+    rows: usize,
+    vocab: usize,
+) -> Result<Logits, ModelError> {
+    Ok(Logits { rows, vocab, values: ops.read_rows(logits, 0, rows).map_err(at("head"))? })
 }
 
 /// Logits of the rows `want` of `hidden`, in blocks that fit the scratch.
@@ -152,15 +234,15 @@ pub(crate) fn run_head(
     ops: &dyn Ops,
     head: &Weight,
     hidden: &Tensor,
+    first_pick: usize,
     want: &[u32],
     picked: &mut Tensor,
     logits: &mut Tensor,
 ) -> Result<Logits, ModelError> {
     let mut values = Vec::with_capacity(want.len() * head.rows);
-    for block in want.chunks(picked.shape[0]) {
-        ops.gather_rows(hidden, block, picked).map_err(at("head"))?;
-        ops.linear(block.len(), picked, head, logits).map_err(at("head"))?;
-        values.extend(ops.read_rows(logits, 0, block.len()).map_err(at("head"))?);
+    for (i, block) in want.chunks(picked.shape[0]).enumerate() {
+        launch_head(ops, head, hidden, first_pick + i * picked.shape[0], block, picked, logits)?;
+        values.extend(read_logits(ops, logits, block.len(), head.rows)?.values);
     }
     Ok(Logits { rows: want.len(), vocab: head.rows, values })
 }

@@ -12,7 +12,7 @@ use crate::weights::{
     AttentionWeights, DenseWeights, FfnWeights, GdnWeights, LayerWeights, MixerWeights, MoeWeights,
     MtpWeights, Weights,
 };
-use hearth_kernels::ops::{Experts, GdnGates, KvLayer, Norm};
+use hearth_kernels::ops::{GdnGates, KvLayer, Norm};
 use hearth_kernels::{DType, Ops, PackedWeight, Tensor, Weight};
 
 /// Reads and packs.
@@ -128,18 +128,15 @@ impl Loader<'_> {
         let [gate, up, down] =
             [Matrix::DenseGate, Matrix::DenseUp, Matrix::DenseDown].map(|m| self.names.matrix(place, m, 0));
         let parts = [self.source.linear(&gate, inter, hidden)?, self.source.linear(&up, inter, hidden)?];
-        let (gate_up, down) = (self.pack(&gate, &parts)?, self.matrix(&down, hidden, inter)?);
+        let (gate_up, down) = (self.pack_gate_up(&gate, &parts)?, self.matrix(&down, hidden, inter)?);
         Ok(FfnWeights::Dense(Box::new(DenseWeights { gate_up, down })))
     }
 
     fn moe(&self, place: Place, moe: &Moe) -> Result<MoeWeights, ModelError> {
         let hidden = self.spec.hidden;
         let name = |m, expert| self.names.matrix(place, m, expert);
-        let mut experts = Experts {
-            gate_up: Vec::with_capacity(moe.experts + 1),
-            down: Vec::with_capacity(moe.experts + 1),
-            max_inter: moe.max_inter(),
-        };
+        let mut gate_ups = Vec::with_capacity(moe.experts + 1);
+        let mut downs = Vec::with_capacity(moe.experts + 1);
         let [fused_gate_up, fused_down] = self.names.fused_experts(place);
         if self.source.contains(&fused_gate_up) {
             // The whole shape first: a slice cannot tell whether there are more experts than it should be.
@@ -148,9 +145,9 @@ impl Loader<'_> {
             for e in 0..moe.experts {
                 let slice = |tensor: &str, rows, cols| self.source.linear_slice(tensor, e, rows, cols);
                 let gate_up = slice(&fused_gate_up, 2 * moe.inter, hidden)?;
-                experts.gate_up.push(self.pack(&fused_gate_up, &[gate_up])?);
+                gate_ups.push(self.pack_gate_up(&fused_gate_up, &[gate_up])?);
                 let down = slice(&fused_down, hidden, moe.inter)?;
-                experts.down.push(self.pack(&fused_down, &[down])?);
+                downs.push(self.pack(&fused_down, &[down])?);
             }
         } else {
             for e in 0..moe.experts {
@@ -159,8 +156,8 @@ impl Loader<'_> {
                     self.source.linear(&gate, moe.inter, hidden)?,
                     self.source.linear(&name(Matrix::ExpertUp, e), moe.inter, hidden)?,
                 ];
-                experts.gate_up.push(self.pack(&gate, &parts)?);
-                experts.down.push(self.matrix(&name(Matrix::ExpertDown, e), hidden, moe.inter)?);
+                gate_ups.push(self.pack_gate_up(&gate, &parts)?);
+                downs.push(self.matrix(&name(Matrix::ExpertDown, e), hidden, moe.inter)?);
             }
         }
         let mut shared_switch = None;
@@ -170,11 +167,13 @@ impl Loader<'_> {
                 self.source.linear(&gate, inter, hidden)?,
                 self.source.linear(&name(Matrix::SharedUp, 0), inter, hidden)?,
             ];
-            experts.gate_up.push(self.pack(&gate, &parts)?);
-            experts.down.push(self.matrix(&name(Matrix::SharedDown, 0), hidden, inter)?);
+            gate_ups.push(self.pack_gate_up(&gate, &parts)?);
+            downs.push(self.matrix(&name(Matrix::SharedDown, 0), hidden, inter)?);
             shared_switch = Some(self.matrix(&name(Matrix::SharedSwitch, 0), 1, hidden)?);
         }
         let router = self.matrix(&name(Matrix::Router, 0), moe.experts, hidden)?;
+        let experts =
+            self.ops.experts(gate_ups, downs, moe.max_inter()).map_err(at(format!("{place}: experts")))?;
         Ok(MoeWeights { numbers: moe.clone(), router, shared_switch, experts })
     }
 
@@ -184,6 +183,10 @@ impl Loader<'_> {
 
     fn pack(&self, module: &str, parts: &[PackedWeight<'_>]) -> Result<Weight, ModelError> {
         self.ops.pack(parts).map_err(at(module))
+    }
+
+    fn pack_gate_up(&self, module: &str, parts: &[PackedWeight<'_>]) -> Result<Weight, ModelError> {
+        self.ops.pack_gate_up(parts).map_err(at(module))
     }
 
     fn norm(&self, tensor: &str, width: usize, offset: f32) -> Result<Norm, ModelError> {

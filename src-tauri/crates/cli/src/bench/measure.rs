@@ -135,7 +135,8 @@ fn prefill(model: &mut Model, plan: &Plan, slot: usize) -> anyhow::Result<()> {
     for first in (0..plan.prompt).step_by(plan.chunk) {
         let rows = plan.chunk.min(plan.prompt - first);
         let ids: Vec<u32> = (first..first + rows).map(|position| token(model, slot, position)).collect();
-        let segment = Segment { slot, first_row: 0, rows, position: first, pages: pages.clone() };
+        let segment =
+            Segment { slot, first_row: 0, rows, position: first, pages: pages.clone(), snapshots: vec![] };
         let pass = Pass { segments: vec![segment], exact: false };
         // Logits of the last token of the prompt only, as a server needs them.
         let want: Vec<u32> = (first + rows == plan.prompt).then_some(rows as u32 - 1).into_iter().collect();
@@ -145,8 +146,14 @@ fn prefill(model: &mut Model, plan: &Plan, slot: usize) -> anyhow::Result<()> {
 }
 
 fn decode(model: &mut Model, plan: &Plan, position: usize) -> anyhow::Result<()> {
-    let segment =
-        |slot| Segment { slot, first_row: slot, rows: 1, position, pages: pages(model, plan, slot) };
+    let segment = |slot| Segment {
+        slot,
+        first_row: slot,
+        rows: 1,
+        position,
+        pages: pages(model, plan, slot),
+        snapshots: vec![],
+    };
     let pass = Pass { segments: (0..plan.sequences).map(segment).collect(), exact: false };
     let ids: Vec<u32> = (0..plan.sequences).map(|slot| token(model, slot, position)).collect();
     let want: Vec<u32> = (0..plan.sequences as u32).collect();

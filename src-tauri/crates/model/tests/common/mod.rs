@@ -87,7 +87,7 @@ pub fn pages(model: &Model, slot: usize) -> Vec<u32> {
 pub fn segment(model: &Model, slot: usize, position: usize, rows: usize) -> Segment {
     let mut pages = pages(model, slot);
     pages.truncate((position + rows).div_ceil(PAGE_LEN));
-    Segment { slot, first_row: 0, rows, position, pages }
+    Segment { slot, first_row: 0, rows, position, pages, snapshots: vec![] }
 }
 
 /// Puts segments one after the other.

@@ -1,0 +1,98 @@
+//! What a driver of a GPU does: memory, launches, recorded graphs. `Cuda` and its launchers are the only callers; the
+//! drivers are the real one and the emulator.
+
+use crate::Result;
+use std::fmt::Debug;
+
+/// What is known of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Properties {
+    /// The vendor's name of the device.
+    pub name: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Memory of the device, bytes.
+    pub memory: u64,
+    /// Level-2 cache, bytes.
+    pub l2: u64,
+    /// Most shared memory of one block, bytes.
+    pub shared: u32,
+    /// True if the device shares the host's memory.
+    pub integrated: bool,
+    /// Version of the driver, empty for the emulator.
+    pub driver: String,
+}
+
+/// One launch of a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Launch {
+    /// Name of the kernel.
+    pub kernel: &'static str,
+    /// Blocks in x, y and z.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: u32,
+    /// Dynamic shared memory of a block, bytes.
+    pub shared: u32,
+    /// May start while its predecessor runs; the kernel waits by itself (programmatic dependent launch).
+    pub pdl: bool,
+}
+
+/// A device. All work is ordered on one stream; addresses are device addresses.
+pub(crate) trait Gpu: Send + Sync + Debug {
+    /// Name of the backend: `cuda` or `emulated`.
+    fn device(&self) -> &'static str;
+
+    /// What the device is.
+    fn properties(&self) -> &Properties;
+
+    /// Memory, aligned to 256 bytes. Its contents are unspecified (the emulator fills it with 0xFF: NaN).
+    fn alloc(&self, bytes: usize) -> Result<u64>;
+
+    /// Gives memory of `alloc` back.
+    fn free(&self, address: u64);
+
+    /// Copies to the device; `bytes` may be reused on return.
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Copies from the device, after all work before it.
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<()>;
+
+    /// Sets every byte.
+    fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()>;
+
+    /// Copies on the device.
+    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()>;
+
+    /// Starts a kernel. `args` are the bytes of its one argument.
+    fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()>;
+
+    /// Records what `body` launches, fills and copies, without running it. Returns the graph's number.
+    fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<u64>;
+
+    /// Runs a recorded graph.
+    fn replay(&self, graph: u64) -> Result<()>;
+
+    /// Forgets a recorded graph.
+    fn drop_graph(&self, graph: u64);
+
+    /// Waits for all work.
+    fn synchronize(&self) -> Result<()>;
+
+    /// Seconds that `body`'s work took on the device; None where time means nothing (the emulator).
+    fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>>;
+}
+
+/// Kernel arguments: plain values without padding, laid out as the kernel's struct.
+///
+/// # Safety
+/// The type is `repr(C)`, has no padding, and every bit pattern of it is initialised.
+pub(crate) unsafe trait Args: Copy {}
+
+/// The bytes of a kernel's argument.
+pub(crate) fn bytes_of<A: Args>(args: &A) -> &[u8] {
+    // SAFETY: `Args` promises plain bytes without padding; the borrow keeps them alive.
+    unsafe { std::slice::from_raw_parts((args as *const A).cast(), size_of::<A>()) }
+}

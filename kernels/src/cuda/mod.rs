@@ -1,0 +1,269 @@
+//! The CUDA backend: launchers over one set of kernels (`kernels/cuda`), on a GPU through its driver or on the CPU
+//! through the emulator. One op family per file; this one names them.
+
+pub(crate) mod gpu;
+pub(crate) mod memory;
+mod pass;
+pub(crate) mod weight;
+
+pub use gpu::Properties;
+
+use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route, Stretch};
+use crate::{DType, OpError, Ops, PackedWeight, Result, Tensor, Weight};
+use gpu::Gpu;
+use memory::DeviceBuffer;
+use pass::Staged;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most rows of a pass that runs as decode does; longer ones are prefill.
+pub(crate) const DECODE_ROWS: usize = 16;
+
+/// The CUDA backend.
+#[derive(Debug)]
+pub struct Cuda {
+    pub(crate) gpu: Arc<dyn Gpu>,
+    staged: Mutex<Staged>,
+    graphs: Mutex<HashMap<GraphKey, u64>>,
+    working: Mutex<HashMap<&'static str, DeviceBuffer>>,
+    outgrown: Mutex<Vec<DeviceBuffer>>,
+}
+
+/// What makes one recorded graph differ from another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct GraphKey {
+    stretch: Stretch,
+    rows: Vec<usize>,
+    picks: usize,
+    tier: usize,
+    exact: bool,
+    snapshots: bool,
+    /// Where the pass lay: a graph holds its address.
+    moves: u64,
+}
+
+/// The context tier of a pass: the power of two that holds its longest context. What a grid may depend on besides rows.
+pub(crate) fn tier(pass: &Pass) -> usize {
+    pass.segments.iter().map(|s| s.position.saturating_add(s.rows)).max().unwrap_or(1).next_power_of_two()
+}
+
+impl Cuda {
+    /// The backend over a driver.
+    pub(crate) fn over(gpu: Arc<dyn Gpu>) -> Result<Cuda> {
+        let staged = Mutex::new(Staged::new(&gpu)?);
+        Ok(Cuda {
+            gpu,
+            staged,
+            graphs: Mutex::default(),
+            working: Mutex::default(),
+            outgrown: Mutex::default(),
+        })
+    }
+
+    /// What the device is.
+    pub fn properties(&self) -> &Properties {
+        self.gpu.properties()
+    }
+
+    fn staged(&self) -> MutexGuard<'_, Staged> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Address of at least `bytes` of working memory that belongs to `name`, zero when first given out. It grows to the
+    /// largest size asked for and stays; what a kernel leaves there, the next finds.
+    pub(crate) fn working(&self, name: &'static str, bytes: usize) -> Result<u64> {
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(buffer) = working.get(name).filter(|buffer| buffer.bytes >= bytes) {
+            return Ok(buffer.address);
+        }
+        let buffer = DeviceBuffer::zeroed(&self.gpu, bytes.next_power_of_two().max(256))?;
+        let address = buffer.address;
+        if let Some(old) = working.insert(name, buffer) {
+            // A recorded graph may still name it.
+            self.outgrown.lock().unwrap_or_else(PoisonError::into_inner).push(old);
+        }
+        Ok(address)
+    }
+
+    /// The error of an op that has no kernel for this.
+    pub(crate) fn unsupported(&self, op: &'static str, what: impl Into<String>) -> OpError {
+        OpError::Unsupported { op, what: what.into(), device: self.gpu.device() }
+    }
+}
+
+impl Ops for Cuda {
+    fn device(&self) -> &'static str {
+        self.gpu.device()
+    }
+
+    fn begin(&self, pass: &Pass, ids: &[u32], picks: &[u32]) -> Result<()> {
+        self.stage_with("begin", pass, ids, picks).map(drop)
+    }
+
+    fn replay(
+        &self,
+        stretch: Stretch,
+        pass: &Pass,
+        picks: usize,
+        body: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<()> {
+        if pass.rows() > DECODE_ROWS {
+            return body();
+        }
+        let key = GraphKey {
+            stretch,
+            rows: pass.segments.iter().map(|s| s.rows).collect(),
+            picks,
+            tier: tier(pass),
+            exact: pass.exact,
+            snapshots: pass.segments.iter().any(|s| !s.snapshots.is_empty()),
+            moves: self.staged().moves,
+        };
+        let known = self.graphs.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        if let Some(graph) = known {
+            return self.gpu.replay(graph);
+        }
+        // The first run allocates working memory, which may not happen while recording.
+        body()?;
+        let graph = self.gpu.capture(body)?;
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, graph);
+        Ok(())
+    }
+
+    fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        memory::zeros(self, dtype, shape)
+    }
+
+    fn upload(&self, from: DType, bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        memory::upload(self, from, bytes, dtype, shape)
+    }
+
+    fn read_rows(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<f32>> {
+        let bytes = memory::read_rows(self, "read_rows", x, DType::F32, first, rows)?;
+        Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>> {
+        let bytes = memory::read_rows(self, "read_ids", x, DType::U32, first, rows)?;
+        Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    }
+
+    fn pack(&self, _parts: &[PackedWeight<'_>]) -> Result<Weight> {
+        Err(self.unsupported("pack", "any format"))
+    }
+
+    fn pack_gate_up(&self, _parts: &[PackedWeight<'_>]) -> Result<Weight> {
+        Err(self.unsupported("pack_gate_up", "any format"))
+    }
+
+    fn embed(&self, _table: &Weight, _ids: &[u32], _out: &mut Tensor) -> Result<()> {
+        Err(self.unsupported("embed", "any format"))
+    }
+
+    fn rms_norm(&self, _pass: &Pass, _x: &Tensor, _norm: &Norm, _out: &mut Tensor) -> Result<()> {
+        Err(self.unsupported("rms_norm", "f32"))
+    }
+
+    fn linear(&self, _t: usize, _x: &Tensor, _w: &Weight, _out: &mut Tensor) -> Result<()> {
+        Err(self.unsupported("linear", "any format"))
+    }
+
+    fn linear_add(&self, _t: usize, _x: &Tensor, _w: &Weight, _out: &mut Tensor) -> Result<()> {
+        Err(self.unsupported("linear_add", "any format"))
+    }
+
+    fn gdn_conv(&self, _pass: &Pass, _w: &Tensor, _state: &mut Tensor, _x: &mut Tensor) -> Result<()> {
+        Err(self.unsupported("gdn_conv", "f32"))
+    }
+
+    fn gdn_step(
+        &self,
+        _pass: &Pass,
+        _shape: &GdnShape,
+        _rows: GdnRows<'_>,
+        _gates: &GdnGates,
+        _state: &mut Tensor,
+        _out: &mut Tensor,
+    ) -> Result<()> {
+        Err(self.unsupported("gdn_step", "f32"))
+    }
+
+    fn attend_append(
+        &self,
+        _pass: &Pass,
+        _shape: &AttentionShape,
+        _q_norm: &Norm,
+        _k_norm: &Norm,
+        _q: &mut Tensor,
+        _k: &Tensor,
+        _v: &Tensor,
+        _cache: &mut KvLayer,
+    ) -> Result<()> {
+        Err(self.unsupported("attend_append", "f32"))
+    }
+
+    fn attend_paged(
+        &self,
+        _pass: &Pass,
+        _shape: &AttentionShape,
+        _q: &Tensor,
+        _cache: &KvLayer,
+        _out: &mut Tensor,
+    ) -> Result<()> {
+        Err(self.unsupported("attend_paged", "f32"))
+    }
+
+    fn moe_route(
+        &self,
+        _pass: &Pass,
+        _x: &Tensor,
+        _router: &Weight,
+        _shared_gate: Option<&Weight>,
+        _normalise: bool,
+        _route: &mut Route,
+    ) -> Result<()> {
+        Err(self.unsupported("moe_route", "any format"))
+    }
+
+    fn moe_gate_up(
+        &self,
+        _pass: &Pass,
+        _x: &Tensor,
+        _route: &Route,
+        _experts: &Experts,
+        _act: &mut Tensor,
+    ) -> Result<()> {
+        Err(self.unsupported("moe_gate_up", "any format"))
+    }
+
+    fn moe_down(
+        &self,
+        _pass: &Pass,
+        _act: &Tensor,
+        _route: &Route,
+        _experts: &Experts,
+        _out: &mut Tensor,
+    ) -> Result<()> {
+        Err(self.unsupported("moe_down", "any format"))
+    }
+
+    fn swiglu(&self, _pass: &Pass, _x: &Tensor, _out: &mut Tensor) -> Result<()> {
+        Err(self.unsupported("swiglu", "f32"))
+    }
+
+    fn mtp_join(
+        &self,
+        _t: usize,
+        _embedding: &Tensor,
+        _norm_e: &Norm,
+        _hidden: &Tensor,
+        _norm_h: &Norm,
+        _out: &mut Tensor,
+    ) -> Result<()> {
+        Err(self.unsupported("mtp_join", "f32"))
+    }
+
+    fn gather_rows(&self, _x: &Tensor, _rows: &[u32], _out: &mut Tensor) -> Result<()> {
+        Err(self.unsupported("gather_rows", "f32"))
+    }
+}
