@@ -1,0 +1,125 @@
+// Rows of x as the B operand of decode: 1 to 16 rows, each split into hi + lo of 16 bits, in shared memory.
+//
+// Row i of the pass is columns 2i (hi) and 2i + 1 (lo) of the mma, so its sum comes out in one lane as d[0] + d[1] (weight
+// row g) and d[2] + d[3] (row g + 8), of pass row 4n + c for column group n. A column of an mma knows nothing of the others:
+// the bits of a row depend neither on the rows beside it nor on their number.
+//
+// For f16 a row's 64 numbers of a tile are first multiplied by the power of two that brings the largest into [2^13, 2^14):
+// nothing overflows and what is left out is 2^-22 of it. The sum of the tile is multiplied by its inverse, `undo`. bf16
+// needs no factor and leaves out 2^-17.
+//
+// Memory of one tile, 256 bytes a row: [q = steps 2q, 2q + 1][column][c] 16 bytes = the lane's b[2q][2], b[2q + 1][2]; read by
+// 32 lanes as 512 consecutive bytes.
+#pragma once
+#include "hearth.cuh"
+
+#define ACTIVATION_FN static __device__ __forceinline__
+
+// A tile of one row: what its sum is multiplied with, and the sum of squares of x before the norm's weight.
+struct RowTile {
+    float undo, squares;
+};
+
+// Bytes of a staged tile of t rows, without its RowTiles.
+static constexpr u32 STAGED_ROW = 256;
+
+// Sum over the four lanes that share a row; the same bits in each.
+ACTIVATION_FN float sum_of_four(float v) {
+    v += __shfl_xor_sync(0xffffffffu, v, 1);
+    return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+
+ACTIVATION_FN float largest_of_four(float v) {
+    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
+    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
+}
+
+// Exponent bits of the power of two that brings `largest` into [2^13, 2^14). Zero and denormals: as far as is safe.
+ACTIVATION_FN u32 factor_exponent(float largest) {
+    u32 e = __float_as_uint(largest) >> 23 & 255u;
+    return min(267u - e, 253u);
+}
+
+// Two numbers into a pair of hi and a pair of lo.
+template <bool BFLOAT> ACTIVATION_FN void split_pair(float a, float b, u32& hi, u32& lo) {
+    if constexpr (BFLOAT) {
+        hi = f32x2_to_bf16x2(a, b);
+        lo = f32x2_to_bf16x2(a - __uint_as_float(hi << 16), b - __uint_as_float(hi & 0xffff0000u));
+    } else {
+        hi = f32x2_to_f16x2(a, b);
+        lo = f32x2_to_f16x2(a - f16_to_f32(static_cast<u16>(hi)), b - f16_to_f32(static_cast<u16>(hi >> 16)));
+    }
+}
+
+// Four numbers at column `at` of a row `cols` wide; zeros beyond its end.
+ACTIVATION_FN float4 four_of_row(const float* row, u32 at, u32 cols) {
+    if (at + 4 <= cols && cols % 4 == 0) {
+        uint4 v = ld16(row + at);
+        return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
+    }
+    float4 v = make_float4(0, 0, 0, 0);
+    if (at < cols) v.x = row[at];
+    if (at + 1 < cols) v.y = row[at + 1];
+    if (at + 2 < cols) v.z = row[at + 2];
+    if (at + 3 < cols) v.w = row[at + 3];
+    return v;
+}
+
+// Stages up to eight tile rows at once, four lanes to each: `row` (null: this group of four has none) is the row of x,
+// `cols` wide (rows start on 16 bytes if cols is a multiple of 4), `kt` the tile; b the staged tile of `t` rows, i this
+// row's number in it. With `weight` (f32 [cols]) x is multiplied by weight + offset. All 32 lanes of the warp call it.
+template <bool BFLOAT>
+ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* row, u32 cols, u32 kt, const float* weight,
+                             float offset, int lane) {
+    const u32 c = lane & 3;
+    float4 x[4];
+    float squares = 0, largest = 0;
+#pragma unroll
+    for (int s = 0; s < 4; s++) {
+        const u32 at = 64 * kt + 16 * c + 4 * s;
+        x[s] = make_float4(0, 0, 0, 0);
+        if (row) x[s] = four_of_row(row, at, cols);
+        if (weight) {
+            squares = fmaf(x[s].x, x[s].x, squares);
+            squares = fmaf(x[s].y, x[s].y, squares);
+            squares = fmaf(x[s].z, x[s].z, squares);
+            squares = fmaf(x[s].w, x[s].w, squares);
+            if (row) {
+                const float4 w = four_of_row(weight, at, cols);
+                x[s].x *= w.x + offset;
+                x[s].y *= w.y + offset;
+                x[s].z *= w.z + offset;
+                x[s].w *= w.w + offset;
+            }
+        }
+        largest = fmaxf(fmaxf(largest, fmaxf(fabsf(x[s].x), fabsf(x[s].y))), fmaxf(fabsf(x[s].z), fabsf(x[s].w)));
+    }
+    squares = sum_of_four(squares);
+    float factor = 1, undo = 1;
+    if constexpr (!BFLOAT) {
+        const u32 e = factor_exponent(largest_of_four(largest));
+        factor = __uint_as_float(e << 23);
+        undo = __uint_as_float((254u - e) << 23);
+    }
+    if (!row) return;
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+        uint4 hi, lo;
+        const float4 u = x[2 * q], v = x[2 * q + 1];
+        split_pair<BFLOAT>(u.x * factor, u.y * factor, hi.x, lo.x);
+        split_pair<BFLOAT>(u.z * factor, u.w * factor, hi.y, lo.y);
+        split_pair<BFLOAT>(v.x * factor, v.y * factor, hi.z, lo.z);
+        split_pair<BFLOAT>(v.z * factor, v.w * factor, hi.w, lo.w);
+        u8* at = b + q * 128 * t + 128 * i + 16 * c;
+        st16(at, hi);
+        st16(at + 64, lo);
+    }
+    if (c == 0) *result = {undo, squares};
+}
+
+// The lane's B operands of steps 2q and 2q + 1 in column group n of a staged tile of `t` rows; zeros for columns without a
+// row.
+ACTIVATION_FN uint4 staged_b(const u8* b, u32 t, int q, int n, int lane) {
+    if (4 * n + (lane >> 3) >= static_cast<int>(t)) return make_uint4(0, 0, 0, 0);
+    return ld16(b + q * 128 * t + 512 * n + 16 * lane);
+}
