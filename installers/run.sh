@@ -39,6 +39,8 @@ if [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then headless=true; fi
 need_build_packages
 if ! $headless; then need_window_packages; fi
 need_rust
+# Without a GPU the GPU code is of no use; without the compiler Hearth still runs, on the CPU.
+if has_nvidia_driver; then need_cuda_compiler || true; fi
 build_ui
 # Without a window only the command is built, so that a server needs no WebKit.
 # The tests set HEARTH_SELECT=--workspace, because they have built everything at once already.

@@ -114,6 +114,52 @@ build_ui() {
     (cd "$ui" && npm run --silent build) || die "the page could not be built; see the message above."
 }
 
+# The major version of the nvcc at $1, or 0.
+nvcc_major() {
+    local version
+    version=$("$1" --version 2>/dev/null | sed -n 's/.*, V\([0-9]*\)\..*/\1/p')
+    echo "${version:-0}"
+}
+
+# A CUDA compiler for the GPU code: one of the system's that is new enough, else NVIDIA's own as the Python registry
+# carries it (94 MB to fetch, 150 MB in the cache folder; nothing outside that folder changes). Returns 1 if there is none:
+# Hearth builds without it, and then runs models on the CPU.
+need_cuda_compiler() {
+    local nvcc cache list=$HEARTH_ROOT/installers/cuda-compiler.txt note=$HEARTH_TARGET/cuda/compiler
+    [ -z "${HEARTH_NVCC:-}" ] || return 0
+    for nvcc in "${CUDA_HOME:-/nowhere}/bin/nvcc" "${CUDA_PATH:-/nowhere}/bin/nvcc" "$(command -v nvcc || true)" \
+        /usr/local/cuda/bin/nvcc; do
+        if [ -x "$nvcc" ] && [ "$(nvcc_major "$nvcc")" -ge 13 ]; then return 0; fi
+    done
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/hearth/cuda-$(sed -n 's/^nvidia-cuda-nvcc==\([0-9.]*\).*/\1/p' "$list")
+    nvcc=$cache/nvidia/cu13/bin/nvcc
+    if [ ! -x "$nvcc" ]; then
+        case $(uname -m) in
+            x86_64 | aarch64) ;;
+            *) say "there is no CUDA compiler for $(uname -m); building without GPU code" && return 1 ;;
+        esac
+        python3 -m pip --version >/dev/null 2>&1 || need_packages python3 python3-pip
+        say "fetching NVIDIA's CUDA compiler into $cache"
+        rm -rf "$cache.incomplete"
+        python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
+            --root-user-action ignore --target "$cache.incomplete" --requirement "$list" || {
+            say "the CUDA compiler could not be fetched; building without GPU code. Run this again with a network."
+            return 1
+        }
+        # What only linking needs: two fifths of the whole.
+        rm -rf "$cache.incomplete/nvidia/cu13/lib" "$cache.incomplete/nvidia/cu13/bin/nvlink" "$cache"
+        mv "$cache.incomplete" "$cache"
+    fi
+    # kernels/build/nvcc.rs reads this. Left alone when it is right: a newer file means that it has to be read again.
+    if [ "$(cat "$note" 2>/dev/null)" != "$nvcc" ]; then
+        mkdir -p "$(dirname "$note")"
+        echo "$nvcc" >"$note"
+    fi
+}
+
+# Whether NVIDIA's driver is installed.
+has_nvidia_driver() { [ -e /proc/driver/nvidia/version ] || ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'; }
+
 # What the compiler needs for the programs without a window.
 need_build_packages() { need_packages build-essential ca-certificates pkg-config; }
 
