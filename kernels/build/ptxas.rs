@@ -43,12 +43,13 @@ pub fn kernels(log: &str, cubin: &[u8]) -> Vec<Kernel> {
                     kernel.stack = kernel.stack.max(numbers.0);
                 }
             }
-        } else if line.contains(" registers") && line.contains("Used ") {
-            if let Some(kernel) = found.last_mut() {
-                kernel.registers = before(line, "registers");
-                kernel.shared = before(line, "bytes smem");
-                kernel.stack = kernel.stack.max(before(line, "bytes cumulative stack size"));
-            }
+        } else if line.contains(" registers")
+            && line.contains("Used ")
+            && let Some(kernel) = found.last_mut()
+        {
+            kernel.registers = before(line, "registers");
+            kernel.shared = before(line, "bytes smem");
+            kernel.stack = kernel.stack.max(before(line, "bytes cumulative stack size"));
         }
     }
     found.sort_by(|a, b| a.name.cmp(&b.name));
