@@ -4,7 +4,7 @@ use super::Cpu;
 use super::math::{sigmoid, softplus};
 use super::norm::norm_row;
 use super::pool::columns;
-use super::segments::check_slots;
+use super::segments::{check_slots, runs};
 use super::simd::STATE_COLS;
 use crate::ops::{GdnGates, GdnRows, GdnShape, Pass};
 use crate::{OpError, Result, Tensor};
@@ -35,12 +35,9 @@ pub(crate) fn conv(cpu: &Cpu, pass: &Pass, w: &Tensor, state: &mut Tensor, x: &m
     state.expect_shape(OP, "state", &[slots, held, channels])?;
     let state = state.rows_f32_mut(OP, "state", slots * held, channels)?;
     let x = x.rows_f32_mut(OP, "x", pass.rows(), channels)?;
-    for segment in &pass.segments {
-        let state = &mut state[segment.slot * held * channels..][..held * channels];
-        if segment.position == 0 {
-            state.fill(0.0);
-        }
-        let x = &mut x[segment.first_row * channels..][..segment.rows * channels];
+    for run in runs(pass) {
+        let state = run.enter(state, held * channels);
+        let x = &mut x[run.first_row * channels..][..run.rows * channels];
         let mut tasks: Vec<_> = columns(state, channels, TASK_CHANNELS)
             .into_iter()
             .zip(columns(x, channels, TASK_CHANNELS))
@@ -54,7 +51,7 @@ pub(crate) fn conv(cpu: &Cpu, pass: &Pass, w: &Tensor, state: &mut Tensor, x: &m
             for j in 0..held {
                 history[j * count..(j + 1) * count].copy_from_slice(state.row(j));
             }
-            for i in 0..segment.rows {
+            for i in 0..run.rows {
                 cpu.simd.convolve(&taps, &mut history, x.row(i));
             }
             for j in 0..held {
@@ -95,24 +92,21 @@ pub(crate) fn step(
     let state = state.rows_f32_mut(OP, "state", slots * v_heads * k_dim, v_dim)?;
     let out = out.rows_f32_mut(OP, "out", t, v_heads * v_dim)?;
 
-    for segment in &pass.segments {
-        let state = &mut state[segment.slot * v_heads * size..][..v_heads * size];
-        let out = &mut out[segment.first_row * v_heads * v_dim..][..segment.rows * v_heads * v_dim];
+    for run in runs(pass) {
+        let state = run.enter(state, v_heads * size);
+        let out = &mut out[run.first_row * v_heads * v_dim..][..run.rows * v_heads * v_dim];
         let mut tasks: Vec<_> =
             state.chunks_exact_mut(size).zip(columns(out, v_heads * v_dim, v_dim)).collect();
         cpu.pool.chunks(&mut tasks, 1, |head, task| {
             let (s, out) = &mut task[0];
-            if segment.position == 0 {
-                s.fill(0.0);
-            }
             let key_head = head / (v_heads / k_heads);
             let rate = -a_log[head].exp();
             let (mut q, mut k) = (vec![0.0; ROWS * k_dim], vec![0.0; ROWS * k_dim]);
             let mut o = vec![0.0; ROWS * v_dim];
             let mut factors = [(0.0, 0.0); ROWS];
-            for first in (0..segment.rows).step_by(ROWS) {
-                let count = ROWS.min(segment.rows - first);
-                let row_of = |i: usize| segment.first_row + first + i;
+            for first in (0..run.rows).step_by(ROWS) {
+                let count = ROWS.min(run.rows - first);
+                let row_of = |i: usize| run.first_row + first + i;
                 for i in 0..count {
                     let row = &qkv[row_of(i) * channels..][..channels];
                     unit(

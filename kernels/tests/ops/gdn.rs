@@ -1,4 +1,5 @@
 use super::bench::*;
+use hearth_kernels::Tensor;
 use hearth_kernels::ops::{GdnGates, GdnRows, GdnShape, Pass, Segment};
 
 #[test]
@@ -74,7 +75,7 @@ impl Layer {
     }
 
     /// Rows `first .. first + rows` of the pass, from the state that is there.
-    fn run(&self, cpu: &Backend, first: usize, pass: &Pass, state: &mut hearth_kernels::Tensor) -> Vec<f32> {
+    fn run(&self, cpu: &Backend, first: usize, pass: &Pass, state: &mut Tensor) -> Vec<f32> {
         let rows = pass.rows();
         let cut =
             |x: &[f32], width: usize| tensor(cpu, &[rows, width], &x[first * width..(first + rows) * width]);
@@ -135,7 +136,8 @@ impl Layer {
 #[test]
 fn the_delta_rule_agrees_with_an_f64_loop_and_with_itself_token_by_token() {
     let mut rng = Rng(21);
-    for (k_heads, v_heads, k_dim, v_dim) in [(1, 1, 4, 3), (2, 4, 16, 64), (2, 6, 32, 130), (16, 32, 8, 128)]
+    for (k_heads, v_heads, k_dim, v_dim) in
+        [(1, 1, 4, 3), (2, 4, 16, 64), (2, 6, 32, 130), (16, 32, 8, 128), (1, 2, 128, 128)]
     {
         let shape = GdnShape { k_heads, v_heads, k_dim, v_dim, conv_width: 4 };
         let t = 37;
@@ -184,5 +186,90 @@ fn sequences_in_one_pass_do_not_see_each_other() {
         same("both", &together, &[first, second].concat());
         let untouched = cpu.read_rows(&state, 4 * 8, 4 * 8).unwrap();
         assert!(untouched.iter().all(|v| v.is_nan()), "slot 1 belongs to nobody in this pass");
+    }
+}
+
+/// A pass of one segment that keeps the state after every row.
+fn kept(slot: usize, position: usize, snapshots: &[u32]) -> Pass {
+    let (rows, snapshots) = (snapshots.len(), snapshots.to_vec());
+    Pass {
+        segments: vec![Segment { slot, first_row: 0, rows, position, pages: vec![], snapshots }],
+        exact: false,
+    }
+}
+
+#[test]
+fn a_snapshot_is_the_state_of_a_run_that_ended_there() {
+    let mut rng = Rng(23);
+    for (k_heads, v_heads, k_dim, v_dim) in [(1, 2, 5, 3), (1, 2, 128, 128)] {
+        let shape = GdnShape { k_heads, v_heads, k_dim, v_dim, conv_width: 4 };
+        let layer = Layer::random(&mut rng, shape, 11);
+        let size = v_heads * k_dim;
+        for cpu in backends() {
+            let what = format!("{shape:?} {}", name(&cpu));
+            let state_shape = [5, v_heads, k_dim, v_dim];
+            let mut plain = poisoned(&cpu, &state_shape);
+            let mut out = layer.run(&cpu, 0, &pass(5, 0, vec![]), &mut plain);
+            let start = read(&cpu, &plain, size);
+            let mut states = Vec::new();
+            for i in 5..11 {
+                out.extend(layer.run(&cpu, i, &pass(1, i, vec![]), &mut plain));
+                states.push(read(&cpu, &plain, size));
+            }
+            let slot_of =
+                |state: &Tensor, slot: u32| cpu.read_rows(state, slot as usize * size, size).unwrap();
+
+            // From the empty state, every row kept.
+            let mut state = poisoned(&cpu, &state_shape);
+            let first = layer.run(&cpu, 0, &kept(3, 0, &[4, 1, 2, 3, 0]), &mut state);
+            same(&what, &first, &out[..first.len()]);
+            same(&what, &slot_of(&state, 0), &start);
+            // From a snapshot; the slot it starts from keeps its contents.
+            let second = layer.run(&cpu, 5, &kept(0, 5, &[2, 4, 1]), &mut state);
+            same(&what, &second, &out[first.len()..][..second.len()]);
+            for (i, slot) in [0, 2, 4, 1].into_iter().enumerate() {
+                same(&what, &slot_of(&state, slot), if i == 0 { &start } else { &states[i - 1] });
+            }
+            // Two of the three were accepted; now the slot it starts from is written again.
+            let third = layer.run(&cpu, 7, &kept(4, 7, &[3, 4, 0, 2]), &mut state);
+            same(&what, &third, &out[7 * v_heads * v_dim..]);
+            for (i, slot) in [3, 4, 0, 2].into_iter().enumerate() {
+                same(&what, &slot_of(&state, slot), &states[i + 2]);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_convolution_keeps_its_inputs_after_every_row_too() {
+    let mut rng = Rng(24);
+    for (channels, width, t) in [(5, 2, 9), (130, 4, 9), (7, 6, 9), (3, 4, 75)] {
+        let (w, x) = (rng.floats(channels * width), rng.floats(t * channels));
+        for cpu in backends() {
+            let held = width - 1;
+            let w = tensor(&cpu, &[channels, width], &w);
+            let mut plain = tensor(&cpu, &[t, channels], &x);
+            let mut plain_state = poisoned(&cpu, &[1, held, channels]);
+            cpu.gdn_conv(&pass(t, 0, vec![]), &w, &mut plain_state, &mut plain).unwrap();
+
+            let mut state = poisoned(&cpu, &[t, held, channels]);
+            let mut head = tensor(&cpu, &[2, channels], &x[..2 * channels]);
+            cpu.gdn_conv(&kept(0, 0, &[0, 1]), &w, &mut state, &mut head).unwrap();
+            let mut tail = tensor(&cpu, &[t - 2, channels], &x[2 * channels..]);
+            let slots: Vec<u32> = (1..t as u32 - 1).rev().collect();
+            cpu.gdn_conv(&kept(1, 2, &slots), &w, &mut state, &mut tail).unwrap();
+            let out = [read(&cpu, &head, 2), read(&cpu, &tail, t - 2)].concat();
+            same(&name(&cpu), &out, &read(&cpu, &plain, t));
+            for (i, slot) in slots.into_iter().enumerate() {
+                let found = cpu.read_rows(&state, slot as usize * held, held).unwrap();
+                for j in 0..held {
+                    let wanted = match (i + 2 + j + 1).checked_sub(held) {
+                        Some(row) => &x[row * channels..(row + 1) * channels],
+                        None => &vec![0.0; channels],
+                    };
+                    same(&name(&cpu), &found[j * channels..(j + 1) * channels], wanted);
+                }
+            }
+        }
     }
 }

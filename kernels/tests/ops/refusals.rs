@@ -115,6 +115,20 @@ fn gated_delta_net_ops_refuse_wrong_states_and_segments() {
     refused(cpu.gdn_conv(&pass_of(twice), &w, &mut state, &mut x), "twice");
     let huge = vec![segment(0, 0, usize::MAX)];
     refused(cpu.gdn_conv(&pass_of(huge), &w, &mut state, &mut x), "x");
+    let kept = |slot, first_row, snapshots: &[u32]| Segment {
+        snapshots: snapshots.to_vec(),
+        ..segment(slot, first_row, snapshots.len())
+    };
+    let mut four = tensor(cpu, &[4, 3, 16], &[0.0; 192]);
+    for (segments, complaint) in [
+        (vec![kept(0, 0, &[1, 2, 4])], "snapshot slot"),
+        (vec![kept(0, 0, &[1, 2, 1])], "twice"),
+        (vec![kept(0, 0, &[1]), kept(1, 1, &[2, 3])], "twice"),
+        (vec![Segment { rows: 3, ..kept(0, 0, &[1, 2]) }], "each of 3 rows"),
+    ] {
+        refused(cpu.gdn_conv(&pass_of(segments), &w, &mut four, &mut x), complaint);
+    }
+    cpu.gdn_conv(&pass_of(vec![kept(0, 0, &[1, 0, 3])]), &w, &mut four, &mut x).unwrap();
 
     let gates = GdnGates {
         a_log: tensor(cpu, &[2], &[0.0; 2]),
