@@ -1,6 +1,7 @@
 //! `hearth bench`: how fast this machine runs a model, beside how fast it reads memory. With `--synthetic` the weights
 //! are invented, so that nothing needs to be downloaded.
 
+mod ledger;
 mod machine;
 mod measure;
 mod report;
@@ -28,6 +29,15 @@ pub struct Args {
     /// Invented weights of a named shape, SHAPE or SHAPE:RECIPE; see --shapes.
     #[arg(long, value_name = "SHAPE")]
     synthetic: Option<String>,
+    /// How the invented weights are stored, as after the colon of SHAPE:RECIPE.
+    #[arg(long, value_name = "RECIPE", requires = "synthetic")]
+    format: Option<String>,
+    /// Measure nothing: print what a decode step should cost on a machine, op by op, with 0 to 3 drafts: gb10 or h200.
+    #[arg(long, value_name = "MACHINE")]
+    ledger: Option<String>,
+    /// For --ledger: how probable it is that a draft is accepted once its predecessors were.
+    #[arg(long, value_name = "0..1", default_value_t = 0.75, requires = "ledger")]
+    acceptance: f64,
     /// List the shapes and recipes of --synthetic.
     #[arg(long)]
     shapes: bool,
@@ -69,10 +79,13 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
         list_shapes(json);
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(machine) = &args.ledger {
+        return ledger::run(&args, machine, json);
+    }
     let plan = plan(&args)?;
     let report = match (&args.synthetic, &args.model) {
         (Some(shape), _) => {
-            let source = Synthetic::named(shape).map_err(with_next_step)?;
+            let source = invented(&args, shape)?;
             bench(source.name(), &source, &source, &plan)?
         }
         (None, Some(model)) => {
@@ -86,6 +99,18 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     }
     crate::output::line(&if json { report.json().to_string() } else { report.text() });
     Ok(ExitCode::SUCCESS)
+}
+
+/// The invented weights that were asked for.
+fn invented(args: &Args, shape: &str) -> anyhow::Result<Synthetic> {
+    let name = match &args.format {
+        Some(recipe) => {
+            ensure!(!shape.contains(':'), "give the recipe once: --format, or after the colon of {shape}");
+            format!("{shape}:{recipe}")
+        }
+        None => shape.to_owned(),
+    };
+    Synthetic::named(&name).map_err(with_next_step)
 }
 
 /// Checks what can be checked before anything is built.
@@ -243,6 +268,10 @@ mod tests {
         assert!(refused("bench --synthetic tiny --simd mmx").contains("scalar"));
         assert!(refused("bench --synthetic tiny --device cuda").contains("--device cpu"));
         assert!(refused("bench --synthetic nothing").contains("moe-1gb"));
+        assert!(refused("bench --synthetic tiny:fp8 --format fp8").contains("once"));
+        assert!(refused("bench --synthetic tiny --format q4").contains("nvfp4-fp8"));
+        assert!(refused("bench --synthetic tiny --ledger gb11").contains("gb10"));
+        assert!(refused("bench --synthetic tiny --ledger gb10 --acceptance 1.5").contains("0 to 1"));
         assert!(refused("bench --synthetic tiny --context 100000").contains("context"));
         assert!(refused("bench /nowhere/at/all").contains("/nowhere/at/all"));
     }

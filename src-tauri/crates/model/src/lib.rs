@@ -6,6 +6,7 @@ mod error;
 pub mod family;
 pub mod formats;
 mod forward;
+pub mod ledger;
 mod loader;
 mod model;
 mod options;

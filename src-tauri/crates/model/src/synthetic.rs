@@ -11,6 +11,7 @@ use hearth_checkpoint::LinearFormat;
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, PackedWeight, Values};
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
 /// Names of the shapes, with what they are.
 pub const SHAPES: [(&str, &str); 5] = [
@@ -22,10 +23,11 @@ pub const SHAPES: [(&str, &str); 5] = [
 ];
 
 /// Names of the recipes, with what they store how.
-pub const RECIPES: [(&str, &str); 5] = [
+pub const RECIPES: [(&str, &str); 6] = [
     ("nvfp4", "every large matrix in NVFP4"),
     ("nvfp4-bf16", "NVFP4 attention and ffns, bf16 gated delta nets and head, as RedHatAI publishes"),
     ("nvfp4-fp8", "NVFP4 ffns and head, FP8 attention and gated delta nets, as NVIDIA publishes"),
+    ("nvfp4-mixed", "another name of nvfp4-fp8, the mixture that ModelOpt calls MIXED_PRECISION"),
     ("fp8", "every large matrix but the head in FP8 blocks, as Qwen publishes"),
     ("bf16", "everything in bf16"),
 ];
@@ -47,7 +49,7 @@ impl Recipe {
         let (gdn, attention, ffn, head) = match name {
             "nvfp4" => (Nvfp4, Nvfp4, Nvfp4, Nvfp4),
             "nvfp4-bf16" => (Bf16, Nvfp4, Nvfp4, Bf16),
-            "nvfp4-fp8" => (Fp8Tensor, Fp8Tensor, Nvfp4, Nvfp4),
+            "nvfp4-fp8" | "nvfp4-mixed" => (Fp8Tensor, Fp8Tensor, Nvfp4, Nvfp4),
             "fp8" => (Fp8Block128, Fp8Block128, Fp8Block128, Bf16),
             "bf16" => (Bf16, Bf16, Bf16, Bf16),
             _ => return None,
@@ -121,7 +123,8 @@ pub struct Synthetic {
     config: Value,
     spec: ModelSpec,
     recipe: Recipe,
-    pools: Pools,
+    /// Made when the first matrix is asked for: sizes alone need none.
+    pools: OnceLock<Pools>,
 }
 
 impl Synthetic {
@@ -139,8 +142,7 @@ impl Synthetic {
         let config = config(shape).ok_or_else(|| refuse(&SHAPES))?;
         let recipe = Recipe::named(recipe_name).ok_or_else(|| refuse(&RECIPES))?;
         let spec = family::read(&config)?;
-        let pools = pools(&spec, &recipe);
-        Ok(Synthetic { name: format!("{shape}:{recipe_name}"), config, spec, recipe, pools })
+        Ok(Synthetic { name: format!("{shape}:{recipe_name}"), config, spec, recipe, pools: OnceLock::new() })
     }
 
     /// `SHAPE:RECIPE`.
@@ -180,12 +182,13 @@ impl WeightSource for Synthetic {
 
     fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<PackedWeight<'_>, ModelError> {
         let start = (hash(module) as usize % JITTER) & !63;
+        let pools = self.pools.get_or_init(|| pools(&self.spec, &self.recipe));
         let window = |pool: &'static str, len: usize| {
             let pool = match pool {
-                "nibbles" => &self.pools.nibbles,
-                "scales" => &self.pools.scales,
-                "codes" => &self.pools.codes,
-                _ => &self.pools.bf16,
+                "nibbles" => &pools.nibbles,
+                "scales" => &pools.scales,
+                "codes" => &pools.codes,
+                _ => &pools.bf16,
             };
             &pool[start..start + len]
         };
