@@ -1,6 +1,8 @@
 //! The CUDA backend: launchers over one set of kernels (`kernels/cuda`), on a GPU through its driver or on the CPU
 //! through the emulator. One op family per file; this one names them.
 
+#[cfg(feature = "emulator")]
+pub mod emulated;
 pub(crate) mod gpu;
 pub(crate) mod memory;
 mod pass;

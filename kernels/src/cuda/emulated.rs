@@ -1,0 +1,394 @@
+//! The CUDA emulator as a device: the kernels run on the CPU, each thread a fiber (`kernels/emu`). Slow, and strict where a
+//! GPU is lenient: what is out of bounds, unwritten, unsynchronised or stuck ends in an error that says where.
+
+use super::Cuda;
+use super::gpu::{Gpu, Launch, Properties};
+use crate::{OpError, Result};
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const DEVICE: &str = "emulated";
+
+/// Shared memory that a block may have on GB10 (compute capability 12.1), bytes.
+const SHARED: u32 = 99 * 1024;
+
+/// In which order the threads of a block and the blocks of a grid run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ThreadOrder {
+    /// By chance, from the seed.
+    #[default]
+    Random,
+    /// The lowest first.
+    Forward,
+    /// The highest first.
+    Reverse,
+}
+
+/// When `cp.async` copies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AsyncCopies {
+    /// At once: the earliest that a GPU may.
+    Immediate,
+    /// When the thread waits for the group, the latest that a GPU may; until then 0xFF lies there.
+    #[default]
+    Deferred,
+}
+
+/// How an emulated device behaves. With the same options and the same calls it does the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmulatorOptions {
+    /// Of the order in which threads and blocks run; every launch takes the next one.
+    pub seed: u64,
+    /// Which thread runs next.
+    pub order: ThreadOrder,
+    /// When asynchronous copies arrive.
+    pub copies: AsyncCopies,
+    /// Memory of the device, bytes.
+    pub memory: u64,
+    /// Multiprocessors it says it has.
+    pub multiprocessors: u32,
+}
+
+impl Default for EmulatorOptions {
+    fn default() -> EmulatorOptions {
+        EmulatorOptions {
+            seed: 0,
+            order: ThreadOrder::default(),
+            copies: AsyncCopies::default(),
+            memory: 4 << 30,
+            multiprocessors: 4,
+        }
+    }
+}
+
+impl Cuda {
+    /// The backend over the emulator.
+    ///
+    /// # Errors
+    /// [`OpError::Device`] when the system gives it no memory.
+    pub fn emulated(options: EmulatorOptions) -> Result<Cuda> {
+        Cuda::over(Arc::new(Emulator::new(options)?))
+    }
+}
+
+/// An emulated device. Its methods are those of a driver; they take one caller at a time.
+#[derive(Debug)]
+pub struct Emulator {
+    state: Mutex<State>,
+    properties: Properties,
+}
+
+/// What a graph is made of.
+#[derive(Debug, Clone)]
+enum Work {
+    Launch { kernel: String, grid: [u32; 3], block: u32, shared: u32, args: Vec<u8> },
+    Fill { at: u64, byte: u8, bytes: usize },
+    Copy { to: u64, from: u64, bytes: usize },
+}
+
+#[derive(Debug)]
+struct State {
+    device: NonNull<RawDevice>,
+    recording: Option<Vec<Work>>,
+    graphs: HashMap<u64, Vec<Work>>,
+    last_graph: u64,
+}
+
+// SAFETY: the device is plain memory that belongs to no thread; `Mutex<State>` lets one thread at a time use it.
+unsafe impl Send for State {}
+
+impl Emulator {
+    /// A device with nothing on it.
+    ///
+    /// # Errors
+    /// [`OpError::Device`] when the system gives no memory for it.
+    pub fn new(options: EmulatorOptions) -> Result<Emulator> {
+        let raw = RawOptions {
+            memory: options.memory,
+            seed: options.seed,
+            order: options.order as u32,
+            copies: options.copies as u32,
+            shared_limit: SHARED,
+            reserved: 0,
+        };
+        // SAFETY: the options are read during the call; the function refers to every unit of kernels, which links them.
+        let device = unsafe {
+            hearth_emu_units();
+            hearth_emu_create(&raw)
+        };
+        let device = NonNull::new(device)
+            .ok_or_else(|| fault("CUDA_ERROR_OUT_OF_MEMORY (2)", "no memory for the emulator"))?;
+        let state = State { device, recording: None, graphs: HashMap::new(), last_graph: 0 };
+        let properties = Properties {
+            name: "CUDA emulator".to_string(),
+            capability: (12, 1),
+            multiprocessors: options.multiprocessors,
+            memory: options.memory,
+            l2: 24 << 20,
+            shared: SHARED,
+            integrated: false,
+            driver: String::new(),
+        };
+        Ok(Emulator { state: Mutex::new(state), properties })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `bytes` of 0xFF, aligned to 16, with an inaccessible page at the end.
+    ///
+    /// # Errors
+    /// [`OpError::OutOfMemory`]; [`OpError::Device`] while a graph is recorded.
+    pub fn alloc(&self, bytes: usize) -> Result<u64> {
+        let state = self.state();
+        state.not_recording("an allocation")?;
+        let mut at = 0;
+        // SAFETY: the device lives as long as the state; the function writes `at` and the error.
+        state
+            .call(|device, error| unsafe { hearth_emu_alloc(device, bytes as u64, &mut at, error) })
+            .map_err(|_| OpError::OutOfMemory { device: DEVICE, bytes })?;
+        Ok(at)
+    }
+
+    /// Gives a buffer back; its address stays inaccessible for ever. Other addresses are ignored.
+    pub fn free(&self, at: u64) {
+        // SAFETY: as in `alloc`; the function checks the address.
+        let _ = self.state().call(|device, error| unsafe { hearth_emu_free(device, at, error) });
+    }
+
+    /// Copies to the device.
+    ///
+    /// # Errors
+    /// [`OpError::Device`] if the bytes are not within one buffer, or while a graph is recorded.
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        let state = self.state();
+        state.not_recording("a copy from the host")?;
+        let (from, len) = (bytes.as_ptr().cast(), bytes.len() as u64);
+        // SAFETY: `from` is readable for `len` bytes; the function checks the device's side.
+        state.call(|device, error| unsafe { hearth_emu_write(device, at, from, len, error) })
+    }
+
+    /// Copies from the device.
+    ///
+    /// # Errors
+    /// As [`Emulator::write`].
+    pub fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        let state = self.state();
+        state.not_recording("a copy to the host")?;
+        let (to, len) = (into.as_mut_ptr().cast(), into.len() as u64);
+        // SAFETY: `to` is writable for `len` bytes; the function checks the device's side.
+        state.call(|device, error| unsafe { hearth_emu_read(device, at, to, len, error) })
+    }
+
+    /// Runs a kernel, or records it. `args` are the bytes of its argument.
+    ///
+    /// # Errors
+    /// [`OpError::Device`]: what a driver would refuse, and every fault of the kernel.
+    pub fn launch(&self, kernel: &str, grid: [u32; 3], block: u32, shared: u32, args: &[u8]) -> Result<()> {
+        self.work(Work::Launch { kernel: kernel.to_string(), grid, block, shared, args: args.to_vec() })
+    }
+
+    fn work(&self, work: Work) -> Result<()> {
+        let mut state = self.state();
+        match &mut state.recording {
+            Some(recording) => {
+                recording.push(work);
+                Ok(())
+            }
+            None => state.run(&work),
+        }
+    }
+}
+
+impl State {
+    fn call(&self, f: impl FnOnce(*mut RawDevice, *mut RawError) -> c_int) -> Result<()> {
+        let mut error = RawError { code: [0; 64], what: [0; 2048] };
+        if f(self.device.as_ptr(), &mut error) == 0 {
+            return Ok(());
+        }
+        // SAFETY: both are filled by snprintf, which ends them with a zero within their size.
+        let text =
+            |chars: &[c_char]| unsafe { CStr::from_ptr(chars.as_ptr()) }.to_string_lossy().into_owned();
+        Err(fault(&text(&error.code), &text(&error.what)))
+    }
+
+    fn run(&self, work: &Work) -> Result<()> {
+        // SAFETY: name and argument are readable for their lengths; the functions check everything on the device's side.
+        self.call(|device, error| unsafe {
+            match work {
+                Work::Launch { kernel, grid, block, shared, args } => hearth_emu_launch(
+                    device,
+                    kernel.as_ptr().cast(),
+                    kernel.len() as u64,
+                    grid.as_ptr(),
+                    *block,
+                    *shared,
+                    args.as_ptr().cast(),
+                    args.len() as u32,
+                    error,
+                ),
+                Work::Fill { at, byte, bytes } => hearth_emu_fill(device, *at, *byte, *bytes as u64, error),
+                Work::Copy { to, from, bytes } => hearth_emu_copy(device, *to, *from, *bytes as u64, error),
+            }
+        })
+    }
+
+    fn not_recording(&self, what: &str) -> Result<()> {
+        match self.recording {
+            None => Ok(()),
+            Some(_) => Err(fault(
+                "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED (900)",
+                &format!("{what} while a graph is recorded"),
+            )),
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // SAFETY: made by hearth_emu_create, and nobody uses it any more.
+        unsafe { hearth_emu_destroy(self.device.as_ptr()) }
+    }
+}
+
+impl Gpu for Emulator {
+    fn device(&self) -> &'static str {
+        DEVICE
+    }
+
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        Emulator::alloc(self, bytes)
+    }
+
+    fn free(&self, address: u64) {
+        Emulator::free(self, address);
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        Emulator::write(self, address, bytes)
+    }
+
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<()> {
+        Emulator::read(self, address, into)
+    }
+
+    fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
+        self.work(Work::Fill { at: address, byte, bytes })
+    }
+
+    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        self.work(Work::Copy { to, from, bytes })
+    }
+
+    fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
+        Emulator::launch(self, launch.kernel, launch.grid, launch.block, launch.shared, args)
+    }
+
+    fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
+        {
+            let mut state = self.state();
+            state.not_recording("a second recording")?;
+            state.recording = Some(Vec::new());
+        }
+        let result = body();
+        let mut state = self.state();
+        let recorded = state.recording.take().unwrap_or_default();
+        result?;
+        state.last_graph += 1;
+        let graph = state.last_graph;
+        state.graphs.insert(graph, recorded);
+        Ok(graph)
+    }
+
+    fn replay(&self, graph: u64) -> Result<()> {
+        let state = self.state();
+        state.not_recording("a replay")?;
+        let works = state
+            .graphs
+            .get(&graph)
+            .ok_or_else(|| fault("CUDA_ERROR_INVALID_HANDLE (400)", "there is no such graph"))?;
+        works.iter().try_for_each(|work| state.run(work))
+    }
+
+    fn drop_graph(&self, graph: u64) {
+        self.state().graphs.remove(&graph);
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
+        body().map(|()| None)
+    }
+}
+
+fn fault(code: &str, what: &str) -> OpError {
+    OpError::Device { device: DEVICE, code: code.to_string(), what: what.to_string() }
+}
+
+// ---- kernels/emu/abi.cpp ---------------------------------------------------------------------------------------------
+
+#[repr(C)]
+struct RawDevice {
+    _private: [u8; 0],
+}
+
+#[repr(C)]
+struct RawOptions {
+    memory: u64,
+    seed: u64,
+    order: u32,
+    copies: u32,
+    shared_limit: u32,
+    reserved: u32,
+}
+
+#[repr(C)]
+struct RawError {
+    code: [c_char; 64],
+    what: [c_char; 2048],
+}
+
+unsafe extern "C" {
+    fn hearth_emu_units() -> c_int;
+    fn hearth_emu_create(options: *const RawOptions) -> *mut RawDevice;
+    fn hearth_emu_destroy(device: *mut RawDevice);
+    fn hearth_emu_alloc(device: *mut RawDevice, bytes: u64, at: *mut u64, error: *mut RawError) -> c_int;
+    fn hearth_emu_free(device: *mut RawDevice, at: u64, error: *mut RawError) -> c_int;
+    fn hearth_emu_write(
+        device: *mut RawDevice,
+        to: u64,
+        from: *const c_void,
+        bytes: u64,
+        error: *mut RawError,
+    ) -> c_int;
+    fn hearth_emu_read(
+        device: *mut RawDevice,
+        from: u64,
+        to: *mut c_void,
+        bytes: u64,
+        error: *mut RawError,
+    ) -> c_int;
+    fn hearth_emu_fill(device: *mut RawDevice, at: u64, byte: u8, bytes: u64, error: *mut RawError) -> c_int;
+    fn hearth_emu_copy(device: *mut RawDevice, to: u64, from: u64, bytes: u64, error: *mut RawError)
+    -> c_int;
+    fn hearth_emu_launch(
+        device: *mut RawDevice,
+        name: *const c_char,
+        name_bytes: u64,
+        grid: *const u32,
+        threads: u32,
+        shared: u32,
+        args: *const c_void,
+        args_bytes: u32,
+        error: *mut RawError,
+    ) -> c_int;
+}
