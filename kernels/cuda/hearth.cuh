@@ -23,19 +23,18 @@
 
 #include "ptx.cuh"
 
-// The pass on the device (src/cuda/pass.rs writes it): all that changes between two replays of one recorded graph. Numbers
-// and addresses of u32 arrays.
+// The pass on the device (src/cuda/pass.rs writes it): all that changes between two replays of one recorded graph.
 struct Pass {
-    u64 row_segment;   // [rows] the segment of a row
-    u64 row_position;  // [rows] its position in its sequence
-    u64 seg_slot;      // [segments] the slot of the sequence's state
-    u64 seg_first;     // [segments] its first row
-    u64 seg_rows;      // [segments] how many rows it has
-    u64 seg_position;  // [segments] position of its first row
-    u64 pages;         // [segments, max_pages] its pages of the KV cache
-    u64 snapshots;     // [rows] the slot that gets the state after this row; 0xFFFFFFFF: none
-    u64 ids;           // [rows] token ids
-    u64 picks;         // rows to gather
+    const u32* row_segment;   // [rows] the segment of a row
+    const u32* row_position;  // [rows] its position in its sequence
+    const u32* seg_slot;      // [segments] the slot of the sequence's state
+    const u32* seg_first;     // [segments] its first row
+    const u32* seg_rows;      // [segments] how many rows it has
+    const u32* seg_position;  // [segments] position of its first row
+    const u32* pages;         // [segments, max_pages] its pages of the KV cache
+    const u32* snapshots;     // [rows] the slot that gets the state after this row; 0xFFFFFFFF: none
+    const u32* ids;           // [rows] token ids
+    const u32* picks;         // rows to gather
     u32 rows, segments, max_pages, snapshotting;
 };
 static_assert(sizeof(Pass) == 96, "the layout of src/cuda/pass.rs");
