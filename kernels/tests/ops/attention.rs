@@ -1,5 +1,4 @@
 use super::bench::*;
-use hearth_kernels::DType;
 use hearth_kernels::ops::{AttentionShape, KvFormat, KvLayer};
 
 struct Layer {
