@@ -1,6 +1,7 @@
 //! The CUDA backend: launchers over one set of kernels (`kernels/cuda`), on a GPU through its driver or on the CPU
 //! through the emulator. One op family per file; this one names them.
 
+mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
 pub(crate) mod gpu;
@@ -50,6 +51,15 @@ pub(crate) fn tier(pass: &Pass) -> usize {
 }
 
 impl Cuda {
+    /// The backend on the GPU of this machine.
+    ///
+    /// # Errors
+    /// [`OpError::Unavailable`] with the reason and what to do: no driver or an old one, no GPU or one without kernels, a
+    /// build without GPU code.
+    pub fn open() -> Result<Cuda> {
+        Cuda::over(Arc::new(driver::Driver::open()?))
+    }
+
     /// The backend over a driver.
     pub(crate) fn over(gpu: Arc<dyn Gpu>) -> Result<Cuda> {
         let staged = Mutex::new(Staged::new(&gpu)?);
