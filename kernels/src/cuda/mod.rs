@@ -5,11 +5,13 @@ mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
 pub(crate) mod gpu;
+mod measure;
 pub(crate) mod memory;
 mod pass;
 pub(crate) mod weight;
 
 pub use gpu::Properties;
+pub use measure::Bandwidth;
 
 use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route, Stretch};
 use crate::{DType, OpError, Ops, PackedWeight, Result, Tensor, Weight};
