@@ -11,7 +11,7 @@ mod math;
 pub(crate) mod memory;
 mod moe;
 mod norm;
-mod pack;
+pub(crate) mod pack;
 mod pool;
 mod segments;
 mod simd;

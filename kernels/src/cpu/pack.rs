@@ -18,8 +18,8 @@ fn format(weight: &PackedWeight<'_>) -> WeightFormat {
     }
 }
 
-/// Stacks `parts` by rows into one weight. All must have the same format and width.
-pub(crate) fn pack(cpu: &Cpu, parts: &[PackedWeight<'_>]) -> Result<Weight> {
+/// Format, rows and columns of the stack of `parts`. All must have the same format and width and hold numbers only.
+pub(crate) fn stacked(parts: &[PackedWeight<'_>]) -> Result<(WeightFormat, usize, usize)> {
     let first =
         parts.first().ok_or_else(|| OpError::shape("pack", "parts", "at least one matrix", "none"))?;
     let (kind, cols) = (format(first), first.cols);
@@ -35,6 +35,12 @@ pub(crate) fn pack(cpu: &Cpu, parts: &[PackedWeight<'_>]) -> Result<Weight> {
         }
         rows = rows.saturating_add(part.rows);
     }
+    Ok((kind, rows, cols))
+}
+
+/// Stacks `parts` by rows into one weight.
+pub(crate) fn pack(cpu: &Cpu, parts: &[PackedWeight<'_>]) -> Result<Weight> {
+    let (kind, rows, cols) = stacked(parts)?;
     let block_scaled =
         parts.iter().any(|p| matches!(&p.values, Values::Fp8 { scales: Fp8Scales::Block128(_), .. }));
     let mut storage = CpuWeight::zeroed(&mut cpu.slab(), kind, rows, cols, block_scaled)?;
