@@ -11,7 +11,7 @@
 // Memory of one tile, 256 bytes a row: [q = steps 2q, 2q + 1][column][c] 16 bytes = the lane's b[2q][2], b[2q + 1][2]; read by
 // 32 lanes as 512 consecutive bytes.
 #pragma once
-#include "hearth.cuh"
+#include "tile.cuh"
 
 #define ACTIVATION_FN static __device__ __forceinline__
 
@@ -23,15 +23,17 @@ struct RowTile {
 // Bytes of a staged tile of t rows, without its RowTiles.
 static constexpr u32 STAGED_ROW = 256;
 
-// Sum over the four lanes that share a row; the same bits in each.
-ACTIVATION_FN float sum_of_four(float v) {
-    v += __shfl_xor_sync(0xffffffffu, v, 1);
-    return v + __shfl_xor_sync(0xffffffffu, v, 2);
+// Sum over the LANES lanes that share a row; the same bits in each.
+template <int LANES> ACTIVATION_FN float sum_of_lanes(float v) {
+#pragma unroll
+    for (int with = 1; with < LANES; with *= 2) v += __shfl_xor_sync(0xffffffffu, v, with);
+    return v;
 }
 
-ACTIVATION_FN float largest_of_four(float v) {
-    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
-    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
+template <int LANES> ACTIVATION_FN float largest_of_lanes(float v) {
+#pragma unroll
+    for (int with = 1; with < LANES; with *= 2) v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, with));
+    return v;
 }
 
 // Exponent bits of the power of two that brings `largest` into [2^13, 2^14). Zero and denormals: as far as is safe.
@@ -65,18 +67,19 @@ ACTIVATION_FN float4 four_of_row(const float* row, u32 at, u32 cols) {
     return v;
 }
 
-// Stages up to eight tile rows at once, four lanes to each: `row` (null: this group of four has none) is the row of x,
-// `cols` wide (rows start on 16 bytes if cols is a multiple of 4), `kt` the tile; b the staged tile of `t` rows, i this
+// Stages 32 / LANES tile rows at once, LANES (4 or 8) lanes to each: `row` (null: this group of lanes has none) is the row
+// of x, `cols` wide (rows start on 16 bytes if cols is a multiple of 4), `kt` the tile; b the staged tile of `t` rows, i this
 // row's number in it. With `weight` (f32 [cols]) x is multiplied by weight + offset. All 32 lanes of the warp call it.
-template <bool BFLOAT>
+template <bool BFLOAT, int LANES = 4>
 ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* row, u32 cols, u32 kt, const float* weight,
                              float offset, int lane) {
-    const u32 c = lane & 3;
-    float4 x[4];
+    constexpr int FOURS = 16 / LANES;
+    const u32 part = lane & (LANES - 1), begin = 64 * kt + 4 * FOURS * part;
+    float4 x[FOURS];
     float squares = 0, largest = 0;
 #pragma unroll
-    for (int s = 0; s < 4; s++) {
-        const u32 at = 64 * kt + 16 * c + 4 * s;
+    for (int s = 0; s < FOURS; s++) {
+        const u32 at = begin + 4 * s;
         x[s] = make_float4(0, 0, 0, 0);
         if (row) x[s] = four_of_row(row, at, cols);
         if (weight) {
@@ -94,27 +97,28 @@ ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* 
         }
         largest = fmaxf(fmaxf(largest, fmaxf(fabsf(x[s].x), fabsf(x[s].y))), fmaxf(fabsf(x[s].z), fabsf(x[s].w)));
     }
-    squares = sum_of_four(squares);
+    squares = sum_of_lanes<LANES>(squares);
     float factor = 1, undo = 1;
     if constexpr (!BFLOAT) {
-        const u32 e = factor_exponent(largest_of_four(largest));
+        const u32 e = factor_exponent(largest_of_lanes<LANES>(largest));
         factor = __uint_as_float(e << 23);
         undo = __uint_as_float((254u - e) << 23);
     }
     if (!row) return;
 #pragma unroll
-    for (int q = 0; q < 2; q++) {
+    for (int s = 0; s < FOURS; s += 2) {
         uint4 hi, lo;
-        const float4 u = x[2 * q], v = x[2 * q + 1];
+        const float4 u = x[s], v = x[s + 1];
         split_pair<BFLOAT>(u.x * factor, u.y * factor, hi.x, lo.x);
         split_pair<BFLOAT>(u.z * factor, u.w * factor, hi.y, lo.y);
         split_pair<BFLOAT>(v.x * factor, v.y * factor, hi.z, lo.z);
         split_pair<BFLOAT>(v.z * factor, v.w * factor, hi.w, lo.w);
-        u8* at = b + q * 128 * t + 128 * i + 16 * c;
+        const u32 eighth = FOURS / 2 * part + s / 2; // c and q
+        u8* at = b + (eighth & 1) * 128 * t + 128 * i + 16 * (eighth >> 1);
         st16(at, hi);
         st16(at + 64, lo);
     }
-    if (c == 0) *result = {undo, squares};
+    if (part == 0) *result = {undo, squares};
 }
 
 // The lane's B operands of steps 2q and 2q + 1 in column group n of a staged tile of `t` rows; zeros for columns without a
@@ -122,4 +126,29 @@ ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* 
 ACTIVATION_FN uint4 staged_b(const u8* b, u32 t, int q, int n, int lane) {
     if (4 * n + (lane >> 3) >= static_cast<int>(t)) return make_uint4(0, 0, 0, 0);
     return ld16(b + q * 128 * t + 512 * n + 16 * lane);
+}
+
+// d[n] += tile * staged x, for 4 N rows of which the first `t` are there.
+template <u32 FMT, int N>
+ACTIVATION_FN void staged_mma(float d[N][4], const typename Tile<FMT>::Raw& raw, const u8* b, u32 t, int lane) {
+    const auto ready = Tile<FMT>::ready(raw, lane);
+#pragma unroll
+    for (int q = 0; q < 2; q++) {
+        uint4 x[N];
+#pragma unroll
+        for (int n = 0; n < N; n++) x[n] = staged_b(b, t, q, n, lane);
+#pragma unroll
+        for (int s = 0; s < 2; s++) {
+#pragma unroll
+            for (int part = 0; part < Tile<FMT>::PARTS; part++) {
+                u32 a[4];
+                Tile<FMT>::step(a, raw, ready, 2 * q + s, part);
+#pragma unroll
+                for (int n = 0; n < N; n++) {
+                    const u32 of_step[2] = {s == 0 ? x[n].x : x[n].z, s == 0 ? x[n].y : x[n].w};
+                    mma_16<Tile<FMT>::BFLOAT>(d[n], a, of_step);
+                }
+            }
+        }
+    }
 }

@@ -1,21 +1,25 @@
 //! The CUDA backend: launchers over one set of kernels (`kernels/cuda`), on a GPU through its driver or on the CPU
 //! through the emulator. One op family per file; this one names them.
 
-mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
 pub(crate) mod gpu;
-mod measure;
+mod linear;
 pub(crate) mod memory;
+mod pack;
 mod pass;
+mod rows;
 pub(crate) mod weight;
 
 pub use gpu::Properties;
-pub use measure::Bandwidth;
 
-use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route, Stretch};
+use crate::ops::{
+    AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
+    GdnShape, KvLayer, Norm, Pass, Route, Stretch,
+};
 use crate::{DType, OpError, Ops, PackedWeight, Result, Tensor, Weight};
 use gpu::Gpu;
+use linear::Epilogue;
 use memory::DeviceBuffer;
 use pass::Staged;
 use std::collections::HashMap;
@@ -53,15 +57,6 @@ pub(crate) fn tier(pass: &Pass) -> usize {
 }
 
 impl Cuda {
-    /// The backend on the GPU of this machine.
-    ///
-    /// # Errors
-    /// [`OpError::Unavailable`] with the reason and what to do: no driver or an old one, no GPU or one without kernels, a
-    /// build without GPU code.
-    pub fn open() -> Result<Cuda> {
-        Cuda::over(Arc::new(driver::Driver::open()?))
-    }
-
     /// The backend over a driver.
     pub(crate) fn over(gpu: Arc<dyn Gpu>) -> Result<Cuda> {
         let staged = Mutex::new(Staged::new(&gpu)?);
@@ -162,28 +157,66 @@ impl Ops for Cuda {
         Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
-    fn pack(&self, _parts: &[PackedWeight<'_>]) -> Result<Weight> {
-        Err(self.unsupported("pack", "any format"))
+    fn pack(&self, parts: &[PackedWeight<'_>]) -> Result<Weight> {
+        pack::pack(self, parts, false)
     }
 
-    fn pack_gate_up(&self, _parts: &[PackedWeight<'_>]) -> Result<Weight> {
-        Err(self.unsupported("pack_gate_up", "any format"))
+    fn pack_gate_up(&self, parts: &[PackedWeight<'_>]) -> Result<Weight> {
+        pack::pack(self, parts, true)
     }
 
-    fn embed(&self, _table: &Weight, _ids: &[u32], _out: &mut Tensor) -> Result<()> {
-        Err(self.unsupported("embed", "any format"))
+    fn gdn_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        weights: GdnInputs<'_>,
+        conv_state: &mut Tensor,
+        h: &mut Tensor,
+        out: GdnRowsMut<'_>,
+    ) -> Result<()> {
+        self.gdn_in_op(pass, x, norm, weights, conv_state, h, out)
     }
 
-    fn rms_norm(&self, _pass: &Pass, _x: &Tensor, _norm: &Norm, _out: &mut Tensor) -> Result<()> {
-        Err(self.unsupported("rms_norm", "f32"))
+    fn attend_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        weights: AttentionInputs<'_>,
+        h: &mut Tensor,
+        out: AttentionRowsMut<'_>,
+    ) -> Result<()> {
+        self.attend_in_op(pass, x, norm, weights, h, out)
     }
 
-    fn linear(&self, _t: usize, _x: &Tensor, _w: &Weight, _out: &mut Tensor) -> Result<()> {
-        Err(self.unsupported("linear", "any format"))
+    fn ffn_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        gate_up: &Weight,
+        h: &mut Tensor,
+        both: &mut Tensor,
+        out: &mut Tensor,
+    ) -> Result<()> {
+        self.ffn_in_op(pass, x, norm, gate_up, h, both, out)
     }
 
-    fn linear_add(&self, _t: usize, _x: &Tensor, _w: &Weight, _out: &mut Tensor) -> Result<()> {
-        Err(self.unsupported("linear_add", "any format"))
+    fn embed(&self, table: &Weight, ids: &[u32], out: &mut Tensor) -> Result<()> {
+        rows::embed(self, table, ids, out)
+    }
+
+    fn rms_norm(&self, pass: &Pass, x: &Tensor, norm: &Norm, out: &mut Tensor) -> Result<()> {
+        rows::rms_norm(self, pass, x, norm, out)
+    }
+
+    fn linear(&self, t: usize, x: &Tensor, w: &Weight, out: &mut Tensor) -> Result<()> {
+        self.linear_op("linear", t, x, w, out, Epilogue::Store)
+    }
+
+    fn linear_add(&self, t: usize, x: &Tensor, w: &Weight, out: &mut Tensor) -> Result<()> {
+        self.linear_op("linear_add", t, x, w, out, Epilogue::Add)
     }
 
     fn gdn_conv(&self, _pass: &Pass, _w: &Tensor, _state: &mut Tensor, _x: &mut Tensor) -> Result<()> {
@@ -261,23 +294,27 @@ impl Ops for Cuda {
         Err(self.unsupported("moe_down", "any format"))
     }
 
-    fn swiglu(&self, _pass: &Pass, _x: &Tensor, _out: &mut Tensor) -> Result<()> {
-        Err(self.unsupported("swiglu", "f32"))
+    fn swiglu(&self, pass: &Pass, x: &Tensor, out: &mut Tensor) -> Result<()> {
+        rows::swiglu(self, pass, x, out)
     }
 
     fn mtp_join(
         &self,
-        _t: usize,
-        _embedding: &Tensor,
-        _norm_e: &Norm,
-        _hidden: &Tensor,
-        _norm_h: &Norm,
-        _out: &mut Tensor,
+        t: usize,
+        embedding: &Tensor,
+        norm_e: &Norm,
+        hidden: &Tensor,
+        norm_h: &Norm,
+        out: &mut Tensor,
     ) -> Result<()> {
-        Err(self.unsupported("mtp_join", "f32"))
+        rows::mtp_join(self, t, embedding, norm_e, hidden, norm_h, out)
     }
 
-    fn gather_rows(&self, _x: &Tensor, _rows: &[u32], _out: &mut Tensor) -> Result<()> {
-        Err(self.unsupported("gather_rows", "f32"))
+    fn gather_picks(&self, x: &Tensor, first: usize, rows: &[u32], out: &mut Tensor) -> Result<()> {
+        rows::gather(self, x, rows, Some(first), out)
+    }
+
+    fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()> {
+        rows::gather(self, x, rows, None, out)
     }
 }

@@ -77,6 +77,13 @@ impl Staged {
     }
 }
 
+impl Staged {
+    /// Whether the staged pass asks for decode's arithmetic.
+    pub fn exact(&self) -> bool {
+        self.pass.exact
+    }
+}
+
 impl Room {
     fn bytes(self) -> usize {
         HEAD + 4 * (4 * self.rows + 4 * self.segments + self.segments * self.pages + self.picks)
@@ -166,6 +173,16 @@ impl Cuda {
         let mut staged = self.staged();
         let (pass, ids) = (staged.pass.clone(), staged.ids.clone());
         stage(self, &mut staged, op, &pass, &ids, picks)
+    }
+
+    /// Address of the block and the first pick to read, if its picks hold `rows` from `first` on; else they become `rows`.
+    pub(crate) fn staged_picks(&self, op: &'static str, first: usize, rows: &[u32]) -> Result<(u64, usize)> {
+        let staged = self.staged();
+        if staged.picks.get(first..).is_some_and(|picks| picks.starts_with(rows)) {
+            return Ok((staged.buffer.address, first));
+        }
+        drop(staged);
+        Ok((self.stage_picks(op, rows)?, 0))
     }
 
     /// The same, with the ids of the rows and the rows to gather.

@@ -1,0 +1,241 @@
+// Products of 1 to 16 rows with packed weights: memory-bound, so everything serves the stream of weights. One launch takes up
+// to four weights of equal width (the projections of a layer), with the layer's norm before them and a residual or SwiGLU
+// behind.
+//
+// A block of 8 warps takes units of one row tile; warp w multiplies tiles w, w + 8, ... along the columns, AHEAD of which are
+// always on their way to registers (the first before the kernels before this one have ended, as weights do not change). Each
+// warp stages its own columns of x, so that no barrier stands before the first product; the only one joins the eight sums of
+// a unit. A row's sum has one order whatever t: within a tile the tensor core's, then tiles in order, then warps in order.
+#include "activation.cuh"
+
+enum Epilogue : u32 { STORE = 0, ADD = 1, SWIGLU = 2 };
+
+struct LinearJob {
+    Matrix w;
+    u64 out;       // f32 [t, stride]
+    u32 stride;    // of out, elements
+    u32 epilogue;  // SWIGLU: of a paired weight
+    u32 first;     // its first block
+    u32 blocks;    // and how many work on it
+};
+
+struct LinearArgs {
+    LinearJob jobs[4];
+    u64 x;              // f32 [t, cols]
+    u64 norm;           // f32 [cols] or 0: y = x * rsqrt(mean(x^2) + eps) * (norm + offset) is multiplied instead of x
+    float eps, offset;
+    u32 t, cols, job_count;
+    u32 slots;          // staged tiles per warp: all it multiplies, or 1: staged again for each
+};
+static_assert(sizeof(LinearJob) == 72 && sizeof(LinearArgs) == 328, "as in linear.rs");
+
+#define DECODE_FN static __device__ __forceinline__
+
+constexpr int WARPS = 8;
+constexpr u32 MOST_ROWS = 16;
+
+// Shared memory, in this order: sums of two units in turn [2][WARPS][N][2][32] f32; sums of squares [WARPS][16] f32; of each
+// warp the RowTiles [slots][t] and staged tiles [slots][256 t].
+template <int N> DECODE_FN constexpr u32 sums_bytes() { return 2 * WARPS * N * 2 * 32 * 4; }
+
+struct Block {
+    float* sums;
+    float* squares;
+    RowTile* row_tiles; // of this warp
+    u8* staged;         // of this warp
+    int warp, lane;
+};
+
+// Stages this warp's tiles `first_tile ..` (count of them) into slots 0 .., all rows, and gives lane i the squares of row i
+// to add.
+template <bool BFLOAT> DECODE_FN float stage(const LinearArgs& args, const Block& block, u32 first_tile, u32 count) {
+    const u32 t = args.t, pairs = count * t;
+#pragma unroll 1
+    for (u32 first = 0; first < pairs; first += 4) {
+        const u32 pair = first + (block.lane >> 3), slot = pair / t, i = pair - slot * t;
+        const float* row = pair < pairs ? reinterpret_cast<const float*>(args.x) + static_cast<u64>(i) * args.cols : nullptr;
+        stage_row<BFLOAT, 8>(block.staged + slot * STAGED_ROW * t, block.row_tiles + pair, t, i, row, args.cols,
+                             block.warp + WARPS * (first_tile + slot), reinterpret_cast<const float*>(args.norm), args.offset,
+                             block.lane);
+    }
+    __syncwarp();
+    float squares = 0;
+    if (args.norm && block.lane < static_cast<int>(t)) {
+        for (u32 slot = 0; slot < count; slot++) squares += block.row_tiles[slot * t + block.lane].squares;
+    }
+    return squares;
+}
+
+// Adds up the warps' sums of a unit and writes its outputs of column group n: lane 4g + c, row 4n + c, features g, g + 8.
+template <int N>
+DECODE_FN void write_out(const LinearArgs& args, const LinearJob& job, const Block& block, u32 unit, u32 turn, int n) {
+    const int g = block.lane >> 2;
+    const u32 i = 4 * n + (block.lane & 3);
+    if (i >= args.t) return;
+    const float* sums = block.sums + (turn & 1) * (WARPS * N * 64) + n * 64 + block.lane;
+    float low = 0, high = 0, scale = 1;
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        low += sums[w * N * 64];
+        high += sums[w * N * 64 + 32];
+    }
+    if (args.norm) {
+        float squares = 0;
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) squares += block.squares[w * MOST_ROWS + i];
+        scale = rsqrtf(squares / args.cols + args.eps);
+    }
+    const float* row_scales = reinterpret_cast<const float*>(job.w.row_scales) + 16 * unit + g;
+    low *= row_scales[0] * scale;
+    high *= row_scales[8] * scale;
+    float* out = reinterpret_cast<float*>(job.out) + static_cast<u64>(i) * job.stride;
+    const u32 inter = job.w.rows / 2;
+    const u32 feature = job.w.paired ? 8 * unit + g : 16 * unit + g;
+    if (job.epilogue == SWIGLU) {
+        if (feature < inter) out[feature] = low / (1.0f + expf(-low)) * high;
+        return;
+    }
+    const u32 end = job.w.paired ? inter : job.w.rows, other = job.w.paired ? inter : 8;
+    if (feature < end) out[feature] = job.epilogue == ADD ? out[feature] + low : low;
+    if (job.w.paired ? feature < end : feature + 8 < end) {
+        out[feature + other] = job.epilogue == ADD ? out[feature + other] + high : high;
+    }
+}
+
+// This block's units of a job: every job.blocks-th row tile.
+template <u32 FMT, int N, int AHEAD, bool RESIDENT>
+DECODE_FN void run_job(const LinearArgs& args, const LinearJob& job, const Block& block) {
+    constexpr bool BFLOAT = Tile<FMT>::BFLOAT;
+    constexpr u32 STEP = WARPS * Tile<FMT>::BYTES;
+    const u32 k_tiles = job.w.k_tiles, units = job.w.row_tiles, warp = block.warp, t = args.t;
+    const u32 own = k_tiles > warp ? (k_tiles - warp + WARPS - 1) / WARPS : 0;
+    const float* scales = reinterpret_cast<const float*>(job.w.block_scales);
+    const u32 scale_blocks = (args.cols + 127) / 128;
+
+    typename Tile<FMT>::Raw raw[AHEAD];
+    float2 scale[AHEAD];
+    const auto fetch = [&](int l, const u8* tile, u32 unit, u32 j) {
+        load_tile<FMT>(raw[l], tile, block.lane);
+        if constexpr (FMT == FP8) {
+            scale[l] = make_float2(1, 1);
+            if (scales) {
+                const uint2 v = ld_stream8(scales + 2 * (static_cast<u64>(unit) * scale_blocks + (warp + WARPS * j) / 2));
+                scale[l] = make_float2(__uint_as_float(v.x), __uint_as_float(v.y));
+            }
+        }
+    };
+
+    u32 unit = blockIdx.x - job.first;
+    const u64 unit_bytes = static_cast<u64>(k_tiles) * Tile<FMT>::BYTES;
+    // First tile of this warp in the unit whose tiles are being requested.
+    const u8* row = reinterpret_cast<const u8*>(job.w.tiles) + unit * unit_bytes + warp * Tile<FMT>::BYTES;
+#pragma unroll
+    for (int l = 0; l < AHEAD; l++) {
+        if (l < static_cast<int>(own)) fetch(l, row + l * STEP, unit, l);
+    }
+    pdl_wait();
+
+    float squares = 0;
+    if constexpr (RESIDENT) squares = stage<BFLOAT>(args, block, 0, own);
+
+    u32 turn = 0;
+#pragma unroll 1
+    for (; unit < units; unit += job.blocks) {
+        float acc[N][2] = {};
+#pragma unroll 1
+        for (u32 first = 0; first < own; first += AHEAD) {
+            // What is requested while these AHEAD are multiplied: the next of the unit, or the first of the next unit.
+            u32 fetch_unit = unit, fetch_first = first + AHEAD, fetch_end = own;
+            if (fetch_first >= own) {
+                fetch_unit += job.blocks;
+                fetch_first = 0;
+                row += job.blocks * unit_bytes;
+                if (fetch_unit >= units) fetch_end = 0;
+            }
+            const u8* next = row + fetch_first * STEP;
+#pragma unroll
+            for (int l = 0; l < AHEAD; l++) {
+                const u32 j = first + l;
+                if (j < own) {
+                    const u32 slot = RESIDENT ? j : 0;
+                    if constexpr (!RESIDENT) {
+                        __syncwarp();
+                        squares += stage<BFLOAT>(args, block, j, 1);
+                    }
+                    float d[N][4] = {};
+                    staged_mma<FMT, N>(d, raw[l], block.staged + slot * STAGED_ROW * t, t, block.lane);
+#pragma unroll
+                    for (int n = 0; n < N; n++) {
+                        const u32 i = 4 * n + (block.lane & 3);
+                        float low = i < t ? block.row_tiles[slot * t + i].undo : 0.0f, high = low;
+                        if constexpr (FMT == FP8) {
+                            low *= scale[l].x;
+                            high *= scale[l].y;
+                        }
+                        acc[n][0] = fmaf(d[n][0] + d[n][1], low, acc[n][0]);
+                        acc[n][1] = fmaf(d[n][2] + d[n][3], high, acc[n][1]);
+                    }
+                }
+                if (fetch_first + l < fetch_end) fetch(l, next + l * STEP, fetch_unit, fetch_first + l);
+            }
+        }
+        if (turn == 0 && args.norm && block.lane < static_cast<int>(t)) {
+            block.squares[warp * MOST_ROWS + block.lane] = squares;
+        }
+        float* sums = block.sums + (turn & 1) * (WARPS * N * 64) + warp * N * 64 + block.lane;
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            sums[n * 64] = acc[n][0];
+            sums[n * 64 + 32] = acc[n][1];
+        }
+        __syncthreads();
+        // Other warps each time, so that none lags behind for good.
+        const int n = (warp - turn) & (WARPS - 1);
+        if (n < N) write_out<N>(args, job, block, unit, turn, n);
+        turn++;
+    }
+}
+
+// In registers ahead of the product: 64 bytes a lane, 128 for f32.
+template <u32 FMT, bool RESIDENT> DECODE_FN constexpr int tiles_ahead() {
+    return !RESIDENT ? 1 : FMT == NVFP4 ? 4 : FMT == FP8 ? 2 : 1;
+}
+
+// FORMATS: which of the formats the jobs may have, one bit each.
+template <u32 FORMATS, int N, bool RESIDENT> DECODE_FN void decode(const LinearArgs& args, u8* shared) {
+    pdl_launch();
+    const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
+    float* squares = reinterpret_cast<float*>(shared + sums_bytes<N>());
+    u8* own = reinterpret_cast<u8*>(squares + WARPS * MOST_ROWS);
+    const u32 count = args.slots * args.t;
+    const Block block = {reinterpret_cast<float*>(shared), squares, reinterpret_cast<RowTile*>(own) + warp * count,
+                         own + WARPS * count * sizeof(RowTile) + warp * count * STAGED_ROW, warp, lane};
+    u32 q = 0;
+    while (q + 1 < args.job_count && blockIdx.x >= args.jobs[q + 1].first) q++;
+    const LinearJob& job = args.jobs[q];
+#define RUN(FMT)                                                                                                       \
+    if constexpr ((FORMATS & 1 << FMT) != 0)                                                                           \
+        if (job.w.format == FMT) return run_job<FMT, N, tiles_ahead<FMT, RESIDENT>(), RESIDENT>(args, job, block);
+    RUN(F32) RUN(F16) RUN(BF16) RUN(FP8) RUN(NVFP4)
+#undef RUN
+}
+
+#define LINEAR_DECODE(name, formats, n, resident, blocks)                                                               \
+    KERNEL(name, WARPS * 32, blocks, LinearArgs) {                                                                     \
+        DYNAMIC_SHARED(shared);                                                                                        \
+        decode<formats, n, resident>(args, shared);                                                                    \
+    }
+// Up to 4, 8 and 16 rows whose columns fit into shared memory; _wide: those that do not.
+#define LINEAR_DECODE_ROWS(name, formats, blocks)                                                                      \
+    LINEAR_DECODE(linear_##name##_decode_4, formats, 1, true, blocks)                                                  \
+    LINEAR_DECODE(linear_##name##_decode_8, formats, 2, true, 3)                                                       \
+    LINEAR_DECODE(linear_##name##_decode_16, formats, 4, true, 2)                                                      \
+    LINEAR_DECODE(linear_##name##_decode_wide, formats, 4, false, 2)
+
+LINEAR_DECODE_ROWS(f32, 1 << F32, 3)
+LINEAR_DECODE_ROWS(f16, 1 << F16, 4)
+LINEAR_DECODE_ROWS(bf16, 1 << BF16, 4)
+LINEAR_DECODE_ROWS(fp8, 1 << FP8, 4)
+LINEAR_DECODE_ROWS(nvfp4, 1 << NVFP4, 4)
+// Several formats in one launch, f32 not among them.
+LINEAR_DECODE_ROWS(mixed, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 3)
