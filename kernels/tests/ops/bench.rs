@@ -163,6 +163,33 @@ pub fn backends() -> Vec<Backend> {
     all
 }
 
+/// The emulated device: threads in an order drawn at random, asynchronous copies as late as they may come.
+pub fn emulated() -> Vec<Backend> {
+    #[cfg(not(feature = "emulator"))]
+    return Vec::new();
+    #[cfg(feature = "emulator")]
+    {
+        use hearth_kernels::cuda::Cuda;
+        use hearth_kernels::cuda::emulated::{AsyncCopies, EmulatorOptions, ThreadOrder};
+        let options = EmulatorOptions {
+            order: ThreadOrder::Random,
+            copies: AsyncCopies::Deferred,
+            ..EmulatorOptions::default()
+        };
+        vec![Backend { name: "emulated".into(), ops: Box::new(Cuda::emulated(options).unwrap()) }]
+    }
+}
+
+/// The CPU's backends and the emulated device.
+pub fn with_emulated() -> Vec<Backend> {
+    backends().into_iter().chain(emulated()).collect()
+}
+
+/// One backend of each kind.
+pub fn one_of_each() -> Vec<Backend> {
+    backends().into_iter().take(1).chain(emulated()).collect()
+}
+
 pub fn name(backend: &Backend) -> String {
     backend.name.clone()
 }
@@ -206,6 +233,25 @@ pub fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
         assert!(
             error <= tolerance,
             "{what}: [{i}] is {got}, should be {want} (off by {error:.2e} of the largest)"
+        );
+    }
+}
+
+/// out[i][r] = sum_k |w[r][k] x[i][k]|: what a product's rounding errors are measured against.
+pub fn magnitudes(w: &[f64], x: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+    let abs = |x: &[f64]| -> Vec<f64> { x.iter().map(|x| x.abs()).collect() };
+    product(&abs(w), &abs(x), rows, cols)
+}
+
+/// Every number within `tolerance` of its own magnitude (and NaN of none).
+#[track_caller]
+pub fn within(what: &str, got: &[f32], want: &[f64], magnitudes: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    for (i, ((got, want), most)) in got.iter().zip(want).zip(magnitudes).enumerate() {
+        let error = (f64::from(*got) - want).abs() / most.max(1e-30);
+        assert!(
+            error <= tolerance,
+            "{what}: [{i}] is {got}, should be {want} (off by {error:.2e} of the terms)"
         );
     }
 }

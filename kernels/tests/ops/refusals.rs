@@ -1,7 +1,5 @@
 use super::bench::*;
-use hearth_kernels::ops::{
-    AttentionShape, GdnGates, GdnRows, GdnShape, KvFormat, KvLayer, Pass, Route, Segment,
-};
+use hearth_kernels::ops::{AttentionShape, GdnGates, GdnRows, GdnShape, KvLayer, Pass, Route, Segment};
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, OpError, PackedWeight, Values};
 
 #[track_caller]
@@ -18,77 +16,82 @@ fn refused(result: hearth_kernels::Result<impl Sized>, part: &str) {
 
 #[test]
 fn matrices_whose_parts_do_not_fit_are_refused() {
-    let cpu = &backends()[0];
-    let bytes = vec![0u8; 4096];
-    let pack = |rows, cols, values| cpu.pack(&[PackedWeight { rows, cols, values }]);
-    refused(cpu.pack(&[]), "at least one matrix");
-    refused(pack(0, 16, Values::F32(&[])), "at least one row");
-    refused(pack(usize::MAX, 16, Values::F32(&bytes)), "fit in memory");
-    refused(pack(2, 16, Values::F32(&bytes[..127])), "f32 bytes");
-    refused(pack(2, 16, Values::F16(&bytes[..65])), "f16 bytes");
-    refused(pack(2, 16, Values::Bf16(&bytes[..63])), "bf16 bytes");
-    let fp8 = |codes, scales| Values::Fp8 { codes, scales };
-    refused(pack(2, 16, fp8(&bytes[..31], Fp8Scales::Tensor(1.0))), "fp8 codes");
-    refused(pack(2, 16, fp8(&bytes[..32], Fp8Scales::Row(vec![1.0]))), "fp8 row scales");
-    refused(pack(2, 130, fp8(&bytes[..260], Fp8Scales::Block128(vec![1.0]))), "fp8 block scales");
-    let nvfp4 = |nibbles, scales| Values::Nvfp4 { nibbles, scales, global: Nvfp4Global::Divide(1.0) };
-    refused(pack(2, 24, nvfp4(&bytes[..24], &bytes[..3])), "multiple of 16");
-    refused(pack(2, 16, nvfp4(&bytes[..15], &bytes[..2])), "nvfp4 nibbles");
-    refused(pack(2, 16, nvfp4(&bytes[..16], &bytes[..3])), "nvfp4 scales");
-    let narrow = PackedWeight { rows: 1, cols: 16, values: Values::Bf16(&bytes[..32]) };
-    let wider = PackedWeight { rows: 1, cols: 17, values: Values::Bf16(&bytes[..34]) };
-    let other = PackedWeight { rows: 1, cols: 16, values: Values::F16(&bytes[..32]) };
-    refused(cpu.pack(&[narrow.clone(), wider]), "columns");
-    refused(cpu.pack(&[narrow, other]), "format");
+    for cpu in &one_of_each() {
+        let bytes = vec![0u8; 4096];
+        let pack = |rows, cols, values| cpu.pack(&[PackedWeight { rows, cols, values }]);
+        refused(cpu.pack(&[]), "at least one matrix");
+        refused(pack(0, 16, Values::F32(&[])), "at least one row");
+        refused(pack(usize::MAX, 16, Values::F32(&bytes)), "fit in memory");
+        refused(pack(2, 16, Values::F32(&bytes[..127])), "f32 bytes");
+        refused(pack(2, 16, Values::F16(&bytes[..65])), "f16 bytes");
+        refused(pack(2, 16, Values::Bf16(&bytes[..63])), "bf16 bytes");
+        let fp8 = |codes, scales| Values::Fp8 { codes, scales };
+        refused(pack(2, 16, fp8(&bytes[..31], Fp8Scales::Tensor(1.0))), "fp8 codes");
+        refused(pack(2, 16, fp8(&bytes[..32], Fp8Scales::Row(vec![1.0]))), "fp8 row scales");
+        refused(pack(2, 130, fp8(&bytes[..260], Fp8Scales::Block128(vec![1.0]))), "fp8 block scales");
+        let nvfp4 = |nibbles, scales| Values::Nvfp4 { nibbles, scales, global: Nvfp4Global::Divide(1.0) };
+        refused(pack(2, 24, nvfp4(&bytes[..24], &bytes[..3])), "multiple of 16");
+        refused(pack(2, 16, nvfp4(&bytes[..15], &bytes[..2])), "nvfp4 nibbles");
+        refused(pack(2, 16, nvfp4(&bytes[..16], &bytes[..3])), "nvfp4 scales");
+        let narrow = PackedWeight { rows: 1, cols: 16, values: Values::Bf16(&bytes[..32]) };
+        let wider = PackedWeight { rows: 1, cols: 17, values: Values::Bf16(&bytes[..34]) };
+        let other = PackedWeight { rows: 1, cols: 16, values: Values::F16(&bytes[..32]) };
+        refused(cpu.pack(&[narrow.clone(), wider]), "columns");
+        refused(cpu.pack(&[narrow, other]), "format");
+    }
 }
 
 #[test]
 fn codes_that_are_not_numbers_are_refused() {
-    let cpu = &backends()[0];
-    let nan = vec![0x7fu8; 32];
-    let fp8 = Values::Fp8 { codes: &nan, scales: Fp8Scales::Tensor(1.0) };
-    refused(cpu.pack(&[PackedWeight { rows: 2, cols: 16, values: fp8 }]), "NaN");
-    let nvfp4 = Values::Nvfp4 { nibbles: &nan[..16], scales: &nan[..2], global: Nvfp4Global::Multiply(1.0) };
-    refused(cpu.pack(&[PackedWeight { rows: 2, cols: 16, values: nvfp4 }]), "NaN");
-    let infinite: Vec<u8> = (0..32).flat_map(|_| half::f16::INFINITY.to_le_bytes()).collect();
-    refused(cpu.pack(&[PackedWeight { rows: 2, cols: 16, values: Values::F16(&infinite) }]), "infinite");
+    for cpu in &one_of_each() {
+        let nan = vec![0x7fu8; 32];
+        let fp8 = Values::Fp8 { codes: &nan, scales: Fp8Scales::Tensor(1.0) };
+        refused(cpu.pack(&[PackedWeight { rows: 2, cols: 16, values: fp8 }]), "NaN");
+        let nvfp4 =
+            Values::Nvfp4 { nibbles: &nan[..16], scales: &nan[..2], global: Nvfp4Global::Multiply(1.0) };
+        refused(cpu.pack(&[PackedWeight { rows: 2, cols: 16, values: nvfp4 }]), "NaN");
+        let infinite: Vec<u8> = (0..32).flat_map(|_| half::f16::INFINITY.to_le_bytes()).collect();
+        refused(cpu.pack(&[PackedWeight { rows: 2, cols: 16, values: Values::F16(&infinite) }]), "infinite");
+    }
 }
 
 #[test]
 fn tensors_that_do_not_fit_in_memory_are_refused() {
-    let cpu = &backends()[0];
-    for shape in [vec![usize::MAX], vec![usize::MAX, usize::MAX], vec![1 << 60]] {
-        assert!(matches!(cpu.zeros(DType::F32, &shape), Err(OpError::OutOfMemory { .. })), "{shape:?}");
+    for cpu in &one_of_each() {
+        for shape in [vec![usize::MAX], vec![usize::MAX, usize::MAX], vec![1 << 60]] {
+            assert!(matches!(cpu.zeros(DType::F32, &shape), Err(OpError::OutOfMemory { .. })), "{shape:?}");
+        }
+        assert_eq!(cpu.zeros(DType::F32, &[0, 7]).unwrap().bytes(), 0);
+        refused(cpu.upload(DType::F32, &[0; 7], DType::F32, &[2]), "bytes");
+        refused(cpu.upload(DType::F32, &[0; 8], DType::U32, &[2]), "dtype");
     }
-    assert_eq!(cpu.zeros(DType::F32, &[0, 7]).unwrap().bytes(), 0);
-    refused(cpu.upload(DType::F32, &[0; 7], DType::F32, &[2]), "bytes");
-    refused(cpu.upload(DType::F32, &[0; 8], DType::U32, &[2]), "dtype");
 }
 
 #[test]
 fn row_wise_ops_refuse_short_narrow_and_wrong_tensors() {
-    let cpu = &backends()[0];
-    let mut rng = Rng(50);
-    let w = cpu.pack(&[Matrix::random(&mut rng, Kind::Bf16, 8, 16).packed()]).unwrap();
-    let good = tensor(cpu, &[2, 16], &[0.0; 32]);
-    let narrow = tensor(cpu, &[2, 15], &[0.0; 30]);
-    let halves = cpu.zeros(DType::Bf16, &[2, 16]).unwrap();
-    let mut out = poisoned(cpu, &[2, 8]);
-    refused(cpu.linear(3, &good, &w, &mut out), "x");
-    refused(cpu.linear(usize::MAX, &good, &w, &mut out), "x");
-    refused(cpu.linear(2, &narrow, &w, &mut out), "16");
-    refused(cpu.linear(2, &halves, &w, &mut out), "F32");
-    refused(cpu.linear(2, &good, &w, &mut poisoned(cpu, &[2, 9])), "out");
-    refused(cpu.linear_add(2, &good, &w, &mut poisoned(cpu, &[1, 8])), "out");
-    refused(cpu.embed(&w, &[8], &mut poisoned(cpu, &[1, 16])), "below 8");
-    refused(cpu.embed(&w, &[1, 2, 3], &mut poisoned(cpu, &[2, 16])), "out");
-    refused(cpu.rms_norm(&pass(2, 0, vec![]), &good, &norm(cpu, &[0.0; 15], 1e-6, 1.0), &mut out), "x");
-    refused(cpu.swiglu(&pass(2, 0, vec![]), &good, &mut poisoned(cpu, &[2, 9])), "x");
-    refused(cpu.gather_rows(&good, &[2], &mut poisoned(cpu, &[1, 16])), "x");
-    refused(cpu.gather_rows(&good, &[u32::MAX], &mut poisoned(cpu, &[1, 16])), "x");
-    refused(cpu.read_rows(&good, 1, 2), "x");
-    refused(cpu.read_rows(&good, usize::MAX, 2), "x");
-    refused(cpu.read_ids(&good, 0, 1), "U32");
+    for cpu in &one_of_each() {
+        let mut rng = Rng(50);
+        let w = cpu.pack(&[Matrix::random(&mut rng, Kind::Bf16, 8, 16).packed()]).unwrap();
+        let good = tensor(cpu, &[2, 16], &[0.0; 32]);
+        let narrow = tensor(cpu, &[2, 15], &[0.0; 30]);
+        let halves = cpu.zeros(DType::Bf16, &[2, 16]).unwrap();
+        let mut out = poisoned(cpu, &[2, 8]);
+        refused(cpu.linear(3, &good, &w, &mut out), "x");
+        refused(cpu.linear(usize::MAX, &good, &w, &mut out), "x");
+        refused(cpu.linear(2, &narrow, &w, &mut out), "16");
+        refused(cpu.linear(2, &halves, &w, &mut out), "F32");
+        refused(cpu.linear(2, &good, &w, &mut poisoned(cpu, &[2, 9])), "out");
+        refused(cpu.linear_add(2, &good, &w, &mut poisoned(cpu, &[1, 8])), "out");
+        refused(cpu.embed(&w, &[8], &mut poisoned(cpu, &[1, 16])), "below 8");
+        refused(cpu.embed(&w, &[1, 2, 3], &mut poisoned(cpu, &[2, 16])), "out");
+        refused(cpu.rms_norm(&pass(2, 0, vec![]), &good, &norm(cpu, &[0.0; 15], 1e-6, 1.0), &mut out), "x");
+        refused(cpu.swiglu(&pass(2, 0, vec![]), &good, &mut poisoned(cpu, &[2, 9])), "x");
+        refused(cpu.gather_rows(&good, &[2], &mut poisoned(cpu, &[1, 16])), "x");
+        refused(cpu.gather_rows(&good, &[u32::MAX], &mut poisoned(cpu, &[1, 16])), "x");
+        refused(cpu.read_rows(&good, 1, 2), "x");
+        refused(cpu.read_rows(&good, usize::MAX, 2), "x");
+        refused(cpu.read_ids(&good, 0, 1), "U32");
+    }
 }
 
 #[test]
@@ -161,9 +164,8 @@ fn attention_refuses_missing_pages_and_wrong_caches() {
         scale: 0.5,
         gated: false,
     };
-    let zeros = || cpu.zeros(DType::F32, &[2, 1, 4, 4]).unwrap();
-    let empty = || KvLayer { format: KvFormat::F32, k: zeros(), v: zeros() };
-    let cache = empty();
+    let zeros = || cpu.zeros(DType::F32, &[2, 4, 1, 4]).unwrap();
+    let cache = KvLayer { k: zeros(), v: zeros() };
     let q = tensor(cpu, &[3, 8], &[0.0; 24]);
     let mut out = poisoned(cpu, &[3, 8]);
     refused(cpu.attend_paged(&pass(3, 6, vec![0, 1]), &shape, &q, &cache, &mut out), "room for 9");
@@ -174,13 +176,9 @@ fn attention_refuses_missing_pages_and_wrong_caches() {
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &gated, &q, &cache, &mut out), "q");
     let odd = AttentionShape { rope_dims: 3, ..shape };
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &odd, &q, &cache, &mut out), "rope_dims");
-    let mixed = KvLayer { v: cpu.zeros(DType::Bf16, &[2, 1, 4, 4]).unwrap(), ..empty() };
+    let mixed = KvLayer { k: zeros(), v: cpu.zeros(DType::Bf16, &[2, 4, 1, 4]).unwrap() };
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &mixed, &mut out), "values");
-    let flat = KvLayer { k: cpu.zeros(DType::F32, &[32]).unwrap(), ..empty() };
-    let narrow = KvLayer { format: KvFormat::Fp8, ..empty() };
-    refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &narrow, &mut out), "U8");
-    let tiny = KvLayer { format: KvFormat::Nvfp4, ..empty() };
-    refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &tiny, &mut out), "multiple of 16");
+    let flat = KvLayer { k: cpu.zeros(DType::F32, &[32]).unwrap(), v: zeros() };
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &flat, &mut out), "keys");
 }
 
@@ -241,5 +239,29 @@ fn nan_everywhere_neither_panics_nor_invents_numbers() {
         let mut out = tensor(&cpu, &[2, 8], &[0.0; 16]);
         cpu.swiglu(&pass(2, 0, vec![]), &x, &mut out).unwrap();
         assert!(read(&cpu, &out, 2).iter().all(|v| v.is_nan()));
+    }
+}
+
+#[test]
+fn a_device_refuses_stacks_that_its_tiles_cannot_hold() {
+    let codes = vec![0u8; 130 * 128];
+    let fp8 = |rows: usize, scale: f32| PackedWeight {
+        rows,
+        cols: 128,
+        values: Values::Fp8 {
+            codes: &codes[..rows * 128],
+            scales: Fp8Scales::Block128(vec![scale; rows.div_ceil(128)]),
+        },
+    };
+    for cpu in &emulated() {
+        refused(cpu.pack(&[fp8(12, 1.0), fp8(20, 2.0)]), "block scales");
+        cpu.pack(&[fp8(8, 1.0), fp8(20, 2.0)]).unwrap();
+        cpu.pack(&[fp8(12, 2.0), fp8(20, 2.0)]).unwrap();
+        refused(cpu.pack_gate_up(&[fp8(5, 1.0), fp8(4, 1.0)]), "equally many");
+        refused(cpu.pack(&[fp8(8, f32::NAN)]), "fp8 block scales");
+        let other = backends().remove(0);
+        let w = other.pack(&[fp8(8, 1.0)]).unwrap();
+        let x = tensor(cpu, &[1, 128], &[0.0; 128]);
+        refused(cpu.linear(1, &x, &w, &mut poisoned(cpu, &[1, 8])), "packed for a GPU");
     }
 }

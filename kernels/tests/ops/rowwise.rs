@@ -13,7 +13,7 @@ fn rms_norm_agrees_with_an_f64_loop_at_every_width() {
         let (x, w) = (rng.floats(9 * width), rng.floats(width));
         for offset in [0.0, 1.0] {
             let want: Vec<f64> = wide(&x).chunks(width).flat_map(|x| rms(x, &w, 1e-6, offset)).collect();
-            for cpu in backends() {
+            for cpu in with_emulated() {
                 let norm = norm(&cpu, &w, 1e-6, offset as f32);
                 let mut out = poisoned(&cpu, &[9, width]);
                 cpu.rms_norm(&pass(9, 0, vec![]), &tensor(&cpu, &[9, width], &x), &norm, &mut out).unwrap();
@@ -43,7 +43,7 @@ fn swiglu_agrees_with_an_f64_loop_over_the_whole_range_of_gates() {
             .chunks(2 * inter)
             .flat_map(|x| (0..inter).map(|i| x[i] * sigmoid(x[i]) * x[inter + i]).collect::<Vec<_>>())
             .collect();
-        for cpu in backends() {
+        for cpu in with_emulated() {
             let mut out = poisoned(&cpu, &[5, inter]);
             cpu.swiglu(&pass(5, 0, vec![]), &tensor(&cpu, &[5, 2 * inter], &x), &mut out).unwrap();
             close(&name(&cpu), &read(&cpu, &out, 5), &want, 1e-6);
@@ -63,7 +63,7 @@ fn mtp_join_puts_the_normed_embedding_first() {
             [rms(&wide(&e[row.clone()]), &we, 1e-6, 1.0), rms(&wide(&h[row]), &wh, 1e-6, 1.0)].concat()
         })
         .collect();
-    for cpu in backends() {
+    for cpu in with_emulated() {
         let mut out = poisoned(&cpu, &[3, 2 * width]);
         let (e, h) = (tensor(&cpu, &[3, width], &e), tensor(&cpu, &[3, width], &h));
         let (we, wh) = (norm(&cpu, &we, 1e-6, 1.0), norm(&cpu, &wh, 1e-6, 1.0));
@@ -74,22 +74,24 @@ fn mtp_join_puts_the_normed_embedding_first() {
 
 #[test]
 fn gather_rows_copies_the_named_rows_in_order() {
-    let cpu = &backends()[0];
-    let x = tensor(cpu, &[4, 3], &(0..12).map(|i| i as f32).collect::<Vec<_>>());
-    let mut out = poisoned(cpu, &[3, 3]);
-    cpu.gather_rows(&x, &[3, 0, 3], &mut out).unwrap();
-    assert_eq!(read(cpu, &out, 3), [9.0, 10.0, 11.0, 0.0, 1.0, 2.0, 9.0, 10.0, 11.0]);
-    cpu.gather_rows(&x, &[], &mut out).unwrap();
+    for cpu in &one_of_each() {
+        let x = tensor(cpu, &[4, 3], &(0..12).map(|i| i as f32).collect::<Vec<_>>());
+        let mut out = poisoned(cpu, &[3, 3]);
+        cpu.gather_rows(&x, &[3, 0, 3], &mut out).unwrap();
+        assert_eq!(read(cpu, &out, 3), [9.0, 10.0, 11.0, 0.0, 1.0, 2.0, 9.0, 10.0, 11.0]);
+        cpu.gather_rows(&x, &[], &mut out).unwrap();
+    }
 }
 
 #[test]
 fn upload_converts_between_the_float_types_and_rounds_to_even() {
-    let cpu = &backends()[0];
-    // 1 + 2^-8 lies between two bf16 numbers; the even one is 1.
-    let x = [1.0f32 + 1.0 / 256.0, -2.5, 65504.0];
-    let narrow = cpu.upload(DType::F32, &bytes(&x), DType::Bf16, &[3]).unwrap();
-    assert_eq!((narrow.dtype, narrow.bytes()), (DType::Bf16, 6));
-    let stored: Vec<u8> = x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
-    let back = cpu.upload(DType::Bf16, &stored, DType::F32, &[1, 3]).unwrap();
-    assert_eq!(read(cpu, &back, 1), [1.0, -2.5, 65536.0]);
+    for cpu in &one_of_each() {
+        // 1 + 2^-8 lies between two bf16 numbers; the even one is 1.
+        let x = [1.0f32 + 1.0 / 256.0, -2.5, 65504.0];
+        let narrow = cpu.upload(DType::F32, &bytes(&x), DType::Bf16, &[3]).unwrap();
+        assert_eq!((narrow.dtype, narrow.bytes()), (DType::Bf16, 6));
+        let stored: Vec<u8> = x.iter().flat_map(|x| half::bf16::from_f32(*x).to_le_bytes()).collect();
+        let back = cpu.upload(DType::Bf16, &stored, DType::F32, &[1, 3]).unwrap();
+        assert_eq!(read(cpu, &back, 1), [1.0, -2.5, 65536.0]);
+    }
 }

@@ -54,7 +54,10 @@ pub struct Speed {
 impl Plan {
     /// Name of the KV type, as it is given.
     pub fn kv_name(&self) -> &'static str {
-        self.kv.name()
+        match self.kv {
+            KvType::F32 => "f32",
+            KvType::Bf16 => "bf16",
+        }
     }
 }
 
