@@ -189,12 +189,18 @@ impl App {
         })
     }
 
-    /// Token ids of a prompt, on a thread that may block.
-    pub(crate) async fn encode(&self, text: String, answer: usize) -> Result<Vec<u32>, ApiError> {
+    /// Token ids of a prompt, on a thread that may block. At a `seam` the text is cut, and the seam left out.
+    pub(crate) async fn encode(
+        &self,
+        text: String,
+        seam: Option<char>,
+        answer: usize,
+    ) -> Result<Vec<u32>, ApiError> {
         let gone = |_| ApiError::engine_gone();
         let _turn = self.0.encoders.acquire().await.expect("the semaphore is never closed");
         let engine = self.engine().clone();
-        let ids = tokio::task::spawn_blocking(move || engine.encode(&text, answer)).await.map_err(gone)?;
+        let ids =
+            tokio::task::spawn_blocking(move || engine.encode(&text, seam, answer)).await.map_err(gone)?;
         ids.map_err(|error| match error {
             EngineError::ContextOverflow { .. } => ApiError::from(error).with_param("messages"),
             other => other.into(),

@@ -18,7 +18,7 @@ use crate::{
     generation::Generation,
     messages,
     parts::Splitter,
-    stream,
+    seam, stream,
     template::ChatTemplate,
     tools::Tools,
 };
@@ -37,11 +37,13 @@ pub async fn handle(
     let fields = Fields::read(&headers, body).await?;
     let served = app.model(&fields)?;
     let generation = Generation::read(&fields, &served.sampling)?;
-    let conversation = messages::read(&fields)?;
+    let mut conversation = messages::read(&fields)?;
     let tools = tools(&fields)?;
+    let mut offered = tools.values().to_vec();
+    let seam = seam::cut(served.tokenizer.specials(), conversation.iter_mut().chain(&mut offered));
     let single = fields.flag("parallel_tool_calls")? == Some(false);
-    let rendered = render(app.template()?, &conversation, &tools, &template_arguments(&fields)?)?;
-    let prompt = app.encode(rendered.prompt, generation.max_tokens.unwrap_or(1)).await?;
+    let rendered = render(app.template()?, &conversation, &offered, &template_arguments(&fields)?)?;
+    let prompt = app.encode(rendered.prompt, seam, generation.max_tokens.unwrap_or(1)).await?;
     let events = app.engine().submit(Request {
         id,
         kind: RequestKind::Chat,
@@ -119,7 +121,7 @@ struct Rendered {
 fn render(
     template: &ChatTemplate,
     conversation: &[Value],
-    tools: &Tools,
+    tools: &[Value],
     arguments: &Map<String, Value>,
 ) -> Result<Rendered, ApiError> {
     let last = conversation.last();
@@ -128,7 +130,7 @@ fn render(
         .and_then(|m| m["content"].as_str())
         .map(str::trim)
         .filter(|text| !text.is_empty());
-    let mut prompt = template.render(conversation, tools.values(), beginning.is_none(), arguments)?;
+    let mut prompt = template.render(conversation, tools, beginning.is_none(), arguments)?;
     let Some(beginning) = beginning else {
         let thinking = prompt.trim_end().ends_with(THINK);
         return Ok(Rendered { prompt, thinking });
@@ -156,7 +158,7 @@ mod tests {
         let conversation = messages::read(&fields).expect("valid messages");
         let tools = Tools::read(&tools).expect("valid tools");
         let arguments = arguments.as_object().cloned().unwrap_or_default();
-        render(&template, &conversation, &tools, &arguments).expect("renders")
+        render(&template, &conversation, tools.values(), &arguments).expect("renders")
     }
 
     #[test]

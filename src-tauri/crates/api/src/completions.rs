@@ -42,7 +42,7 @@ pub async fn handle(
     let limit = generation.max_tokens.unwrap_or(DEFAULT_TOKENS);
     let prompt = match prompt(&fields)? {
         Prompt::Ids(ids) => ids,
-        Prompt::Text(text) => app.encode(text, limit).await.map_err(blame_prompt)?,
+        Prompt::Text(text) => app.encode(text, None, limit).await.map_err(blame_prompt)?,
     };
     let events = app
         .engine()

@@ -18,6 +18,7 @@ mod messages;
 mod metrics;
 mod models;
 mod parts;
+mod seam;
 mod state;
 mod stream;
 mod template;

@@ -172,7 +172,7 @@ impl Engine {
     ///
     /// # Errors
     /// The context is too small, or the engine is not ready.
-    pub fn encode(&self, text: &str, answer: usize) -> Result<Vec<u32>, EngineError> {
+    pub fn encode(&self, text: &str, seam: Option<char>, answer: usize) -> Result<Vec<u32>, EngineError> {
         let (served, limits) = self.ready()?;
         let (context, answer) = (limits.context, answer.max(1));
         let overflow =
@@ -185,12 +185,12 @@ impl Engine {
         // rest need not be looked at; the cut changes the number by the tokens of one word.
         let beginning = &text[..text.floor_char_boundary(context * 8)];
         if beginning.len() < text.len() {
-            let most = served.tokenizer.encode(beginning)?.len().saturating_sub(CUT);
+            let most = served.tokenizer.encode(beginning, seam)?.len().saturating_sub(CUT);
             if most + answer > context {
                 return Err(overflow(most, true));
             }
         }
-        let ids = served.tokenizer.encode(text)?;
+        let ids = served.tokenizer.encode(text, seam)?;
         if ids.len() + answer > context {
             return Err(overflow(ids.len(), false));
         }

@@ -423,7 +423,7 @@ async fn an_engine_serves_refuses_what_cannot_fit_and_ends_when_drained() {
     assert_eq!(engine.submit(empty).expect_err("no tokens"), EngineError::EmptyPrompt);
 
     // Encoding refuses the same, and a text that is far too long without reading all of it.
-    let prompt = |bytes: usize| engine.encode(&"x".repeat(bytes), 1).map(|ids| ids.len());
+    let prompt = |bytes: usize| engine.encode(&"x".repeat(bytes), None, 1).map(|ids| ids.len());
     let overflow =
         |prompt, lower_bound| EngineError::ContextOverflow { context: 64, prompt, answer: 1, lower_bound };
     assert_eq!(prompt(63), Ok(63));

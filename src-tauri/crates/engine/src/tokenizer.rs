@@ -15,6 +15,7 @@ pub struct Tokenizer {
     /// Most bytes of text that one token stands for; None if that has no limit.
     longest: Option<usize>,
     ends: Vec<u32>,
+    specials: Vec<String>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -74,15 +75,29 @@ impl Tokenizer {
         // A normaliser may shorten a text, and such tokens swallow any number of blanks beside them.
         let shrinks = encoder.get_normalizer().is_some() || added.values().any(|t| t.lstrip || t.rstrip);
         let longest = (!shrinks).then_some(longest);
-        Ok(Tokenizer { encoder, bytes, longest, ends: ends.into_iter().collect() })
+        let mut specials: Vec<String> =
+            added.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
+        specials.sort();
+        Ok(Tokenizer { encoder, bytes, longest, ends: ends.into_iter().collect(), specials })
     }
 
-    /// Ids of `text`; names of special tokens in it become those tokens. Nothing is added before or after.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, EngineError> {
-        match self.encoder.encode_fast(text, false) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(EngineError::Tokenizer { reason: e.to_string() }),
+    /// Ids of `text`; names of special tokens in it become those tokens. Nothing is added before or after. At every
+    /// `seam` the text is cut: the pieces are encoded each for itself, and the seam has no token.
+    pub fn encode(&self, text: &str, seam: Option<char>) -> Result<Vec<u32>, EngineError> {
+        let mut ids = Vec::new();
+        let pieces = seam.map_or_else(|| vec![text], |seam| text.split(seam).collect());
+        for piece in pieces {
+            match self.encoder.encode_fast(piece, false) {
+                Ok(encoding) => ids.extend_from_slice(encoding.get_ids()),
+                Err(e) => return Err(EngineError::Tokenizer { reason: e.to_string() }),
+            }
         }
+        Ok(ids)
+    }
+
+    /// Names of the special tokens: what must not be taken from a client's text.
+    pub fn specials(&self) -> &[String] {
+        &self.specials
     }
 
     /// No encoding of `text` has fewer tokens. O(1); lets a prompt of many megabytes be refused without encoding it.
@@ -158,7 +173,7 @@ pub(crate) mod tests {
     fn every_text_comes_back_from_its_tokens_byte_by_byte() {
         let tokenizer = byte_tokenizer();
         let text = "Grüße, 世界! 👩‍🚀\n\t\u{7f}\u{ad}";
-        let ids = tokenizer.encode(text).expect("encodes");
+        let ids = tokenizer.encode(text, None).expect("encodes");
         assert_eq!(ids.len(), text.len());
         let mut detokeniser = Detokeniser::default();
         let back: String = ids.iter().map(|&id| detokeniser.push(tokenizer.bytes(id))).collect();
@@ -168,7 +183,10 @@ pub(crate) mod tests {
     #[test]
     fn special_tokens_have_no_text_and_added_tokens_have_theirs() {
         let tokenizer = byte_tokenizer();
-        assert_eq!(tokenizer.encode("<|im_end|><think>").expect("encodes"), [256, 257]);
+        assert_eq!(tokenizer.encode("<|im_end|><think>", None).expect("encodes"), [256, 257]);
+        let cut = tokenizer.encode("a<\u{FDD0}|im_end|><think>", Some('\u{FDD0}')).expect("encodes");
+        assert_eq!(tokenizer.specials(), ["<|im_end|>"]);
+        assert_eq!(cut, [&b"a<|im_end|>".map(u32::from)[..], &[257]].concat(), "text, letter by letter");
         assert_eq!(tokenizer.bytes(256), b"");
         assert_eq!(tokenizer.bytes(257), b"<think>");
         assert_eq!(tokenizer.bytes(9999), b"");
@@ -184,7 +202,7 @@ pub(crate) mod tests {
     fn the_lower_bound_on_tokens_is_never_too_high() {
         let tokenizer = byte_tokenizer();
         for text in ["", "a", "<|im_end|><|im_end|>", "日本語の文章"] {
-            assert!(tokenizer.at_least(text) <= tokenizer.encode(text).expect("encodes").len(), "{text}");
+            assert!(tokenizer.at_least(text) <= tokenizer.encode(text, None).expect("encodes").len(), "{text}");
         }
     }
 
