@@ -31,7 +31,7 @@ fn load_ember() -> LoadRequest {
         kv: KvType::F32,
         exact: false,
         chunk: 64,
-        memory_limit: None,
+        memory_reserve: None,
     }
 }
 

@@ -71,6 +71,9 @@ pub struct Args {
     /// Threads of the CPU backend; default: all cores.
     #[arg(long, value_parser = value_parser!(u16).range(1..))]
     threads: Option<u16>,
+    /// Memory to leave to everything else, GiB; default: an eighth of the machine's, at most 12.
+    #[arg(long, value_name = "GIB", value_parser = gibibytes)]
+    memory_reserve: Option<f64>,
     /// Read prompts in decode's arithmetic, for results that agree to the last bit.
     #[arg(long)]
     exact: bool,
@@ -141,6 +144,12 @@ async fn serve(args: Args, keys: Vec<String>, json: bool) -> anyhow::Result<Exit
     Ok(ExitCode::from(code))
 }
 
+/// A number of GiB from the command line.
+fn gibibytes(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|gib| (0.0..=1e6).contains(gib));
+    number.ok_or_else(|| "expected a number of GiB, zero or more".to_owned())
+}
+
 fn is_loopback(host: &str) -> bool {
     ["localhost", "127.0.0.1", "::1"].contains(&host)
 }
@@ -197,7 +206,7 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
         kv: args.kv,
         exact: args.exact,
         chunk: usize::from(args.chunk),
-        memory_limit: None,
+        memory_reserve: args.memory_reserve.map(|gib| (gib * (1u64 << 30) as f64) as u64),
     })
 }
 

@@ -26,7 +26,7 @@ mod tokenizer;
 
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
-pub use load::{LoadRequest, load};
+pub use load::{LoadRequest, default_reserve, load};
 pub use request::{Event, Finish, Request, Usage};
 pub use sampler::{OutOfRange, Sampling};
 pub use tokenizer::Tokenizer;

@@ -44,8 +44,8 @@ pub struct LoadRequest {
     pub exact: bool,
     /// Most rows of a pass: the chunk of prefill.
     pub chunk: usize,
-    /// Bytes the model may take; None: what the machine has to spare.
-    pub memory_limit: Option<u64>,
+    /// Bytes of memory to leave to everything else; None: [`default_reserve`].
+    pub memory_reserve: Option<u64>,
 }
 
 /// Loads the model.
@@ -71,7 +71,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     let mut spec = family::read(checkpoint.config()).map_err(model_fault)?;
     family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
     spec.mtp = None;
-    let memory_limit = request.memory_limit.or_else(available_memory);
+    let memory_limit = memory_limit(request.memory_reserve);
     let options = fit(request, &checkpoint, &spec, memory_limit)?;
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
     board.lock().model = Some(EngineModel {
@@ -154,11 +154,22 @@ fn fit(
     Ok(options)
 }
 
-/// Bytes that a process can take without swapping, by the kernel's estimate.
-fn available_memory() -> Option<u64> {
+/// Bytes to leave to everything else on a machine with `total` bytes, unless a person chooses: an eighth, at most
+/// 12 GiB. Where GPU and host share one memory, a pool that is full to the last byte stops the whole machine.
+pub fn default_reserve(total: u64) -> u64 {
+    (total / 8).min(12 << 30)
+}
+
+/// What a model may take: the memory that can be had without swapping, by the kernel's estimate, less the reserve.
+/// None where the kernel does not tell.
+fn memory_limit(reserve: Option<u64>) -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    let bytes = |name: &str| {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    let reserve = reserve.or_else(|| bytes("MemTotal:").map(default_reserve)).unwrap_or(0);
+    bytes("MemAvailable:").map(|available| available.saturating_sub(reserve))
 }
 
 /// The authors' recommendation in `generation_config.json`; values out of range are left out.
@@ -262,7 +273,7 @@ mod tests {
             kv: KvType::Bf16,
             exact: false,
             chunk: 64,
-            memory_limit: None,
+            memory_reserve: None,
         };
         let fault = load(&request, &Board::default()).map(|_| ()).expect_err("there is no such folder");
         assert!(fault.message.contains("/nowhere/at/all"), "{fault:?}");

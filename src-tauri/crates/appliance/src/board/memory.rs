@@ -5,12 +5,9 @@ use hearth_monitor::HostMemory;
 
 use crate::control::types::{Memory, MemoryPart, Source};
 
-const GIB: f64 = (1u64 << 30) as f64;
-
-/// The reserve of a settings file that names none: an eighth of the pool, at most 12 GiB. On a machine with unified memory a pool
-/// that is full to the last byte stops the whole machine.
+/// The reserve of the settings, or the engine's own.
 pub(crate) fn reserve(setting: Option<f64>, host: Option<&HostMemory>) -> f64 {
-    setting.unwrap_or_else(|| host.map_or(0.0, |host| (host.total as f64 / 8.0).min(12.0 * GIB)))
+    setting.unwrap_or_else(|| host.map_or(0.0, |host| hearth_engine::default_reserve(host.total) as f64))
 }
 
 /// Draws the bar. Without an engine its parts are left out; without /proc/meminfo only the engine's parts are known.
@@ -83,8 +80,8 @@ mod tests {
     fn the_reserve_follows_the_machine_unless_it_is_set() {
         let spark = HostMemory { total: 128 << 30, free: 0, available: 0 };
         let small = HostMemory { total: 16 << 30, free: 0, available: 0 };
-        assert_eq!(reserve(None, Some(&spark)), 12.0 * GIB);
-        assert_eq!(reserve(None, Some(&small)), 2.0 * GIB);
+        assert_eq!(reserve(None, Some(&spark)), (12u64 << 30) as f64);
+        assert_eq!(reserve(None, Some(&small)), (2u64 << 30) as f64);
         assert_eq!(reserve(Some(7.0), Some(&spark)), 7.0);
     }
 }

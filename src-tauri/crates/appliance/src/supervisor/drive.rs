@@ -20,7 +20,10 @@ use super::{
     process::{DETERMINISTIC_EXIT, EngineProcess, describe},
     view::now_ms,
 };
-use crate::{control::types::Profile, uds};
+use crate::{
+    control::types::{Profile, Settings},
+    uds,
+};
 
 /// Lines of the log that go with a fault as evidence.
 const EVIDENCE_LINES: usize = 4;
@@ -186,7 +189,9 @@ impl Drive {
         let name = format!("engine-{}-{}.sock", std::process::id(), self.generation);
         let started = self.options.places.socket(&name).and_then(|socket| {
             self.log.add(&format!("-- starting {} (engine {})", profile.model, self.generation));
-            let engine = EngineProcess::start(&self.options.program, &profile, &socket, &self.log)?;
+            // Read anew each time: a person may have changed it. A file that cannot be read is the control API's to report.
+            let reserve = Settings::read(&self.options.places.settings()).ok().and_then(|s| s.memory_reserve);
+            let engine = EngineProcess::start(&self.options.program, &profile, reserve, &socket, &self.log)?;
             Ok((engine, Target { socket, generation: self.generation }))
         });
         self.heard_at = Instant::now();

@@ -42,6 +42,7 @@ impl EngineProcess {
     pub(super) fn start(
         program: &Path,
         profile: &Profile,
+        reserve: Option<f64>,
         socket: &Path,
         log: &Arc<LogBook>,
     ) -> Result<EngineProcess, ApplianceError> {
@@ -52,6 +53,9 @@ impl EngineProcess {
         command.args(["--max-requests", &profile.max_requests.to_string(), "--kv", &profile.kv]);
         if let Some(context) = profile.context {
             command.args(["--context", &context.to_string()]);
+        }
+        if let Some(bytes) = reserve {
+            command.args(["--memory-reserve", &(bytes / (1u64 << 30) as f64).to_string()]);
         }
         if profile.exact {
             command.arg("--exact");
