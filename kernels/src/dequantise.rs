@@ -9,11 +9,11 @@ pub const E2M1: [f32; 16] =
     [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0];
 
 /// The E4M3 number of a code (OCP 8-bit floating point 1.0, E4M3): no infinities, 0x7f and 0xff are NaN.
-pub fn e4m3(code: u8) -> f32 {
+pub const fn e4m3(code: u8) -> f32 {
     let magnitude = match (code >> 3 & 15, code & 7) {
         (15, 7) => f32::NAN,
-        (0, mantissa) => f32::from(mantissa) / 512.0,
-        (exponent, mantissa) => f32::from_bits((u32::from(exponent) + 120) << 23 | u32::from(mantissa) << 20),
+        (0, mantissa) => mantissa as f32 / 512.0,
+        (exponent, mantissa) => f32::from_bits((exponent as u32 + 120) << 23 | (mantissa as u32) << 20),
     };
     if code & 0x80 == 0 { magnitude } else { -magnitude }
 }

@@ -5,6 +5,8 @@ pub mod cpu;
 pub mod cuda;
 mod dequantise;
 mod error;
+mod kv;
+mod narrow;
 pub mod ops;
 pub mod tensor;
 pub mod weight;

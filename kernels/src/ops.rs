@@ -4,6 +4,7 @@
 //! Rows: `t` is the number of rows (token positions) of a [`Pass`]; every activation is f32 `[>= t, width]` row-major.
 //! A row's result never depends on the rows beside it, and reductions have one fixed order at every `t`.
 
+pub use crate::kv::{KvFormat, KvLayer};
 use crate::{PackedWeight, Result, Tensor, Weight, tensor::DType};
 
 /// Some consecutive rows of one sequence inside a pass.
@@ -114,15 +115,6 @@ pub struct GdnRows<'a> {
     pub a: &'a Tensor,
     /// `[t, v_heads]`, write-strength input.
     pub b: &'a Tensor,
-}
-
-/// Keys and values of one attention layer, all pages: `[pages, page_len, kv_heads, head_dim]`, f32 or bf16.
-#[derive(Debug)]
-pub struct KvLayer {
-    /// Keys, normed and rotated.
-    pub k: Tensor,
-    /// Values, raw.
-    pub v: Tensor,
 }
 
 /// The experts a row uses. Slot `top_k` (if there is a shared expert) is the shared one: id = number of routed experts.

@@ -5,10 +5,11 @@
 //! rows or threads there are.
 
 use super::Cpu;
-use super::kv::cache_size;
+use super::kv::{cache_size, load};
 use super::segments::check_pages;
+use crate::kv::Place;
 use crate::ops::{AttentionShape, KvLayer, Pass, Segment};
-use crate::{DType, Result, Tensor};
+use crate::{Result, Tensor};
 
 /// Positions that are scored together: their keys and values as f32 stay in the first cache.
 const BLOCK: usize = 16;
@@ -176,20 +177,13 @@ impl<'a> Reading<'a> {
 
     /// Positions `start ..` of the task's key head as f32.
     fn load(&self, cache: &Tensor, task: Task<'_>, start: usize, out: &mut [f32]) {
-        let AttentionShape { kv_heads, head_dim, .. } = *self.shape;
+        let head_dim = self.shape.head_dim;
         for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
             let position = start + i;
             let page = task.segment.pages[position / self.page_len] as usize;
-            let at = ((page * self.page_len + position % self.page_len) * kv_heads + task.kv_head) * head_dim;
-            const OP: &str = "attend_paged";
-            const HERE: &str = "cache";
-            const SEEN: &str = "cache_size has refused tensors of other backends";
-            match cache.dtype {
-                DType::F32 => {
-                    out.copy_from_slice(&cache.host::<f32>(OP, HERE).expect(SEEN)[at..at + head_dim])
-                }
-                _ => self.cpu.simd.widen(&cache.host(OP, HERE).expect(SEEN)[at..at + head_dim], out),
-            }
+            let at = Place::of(self.cache, page, task.kv_head, position % self.page_len, head_dim);
+            load(self.cpu.simd, self.cache.format, cache, at, out)
+                .expect("cache_size has refused tensors of other backends");
         }
     }
 

@@ -1,10 +1,12 @@
 //! The paged cache of keys and values: its checks, and norm, rotation and append. Reading it is `attention`.
 
-use super::Cpu;
 use super::norm::norm_row;
 use super::segments::check_pages;
-use crate::ops::{AttentionShape, KvLayer, Norm, Pass};
-use crate::{DType, OpError, Result, Tensor};
+use super::{Cpu, Simd};
+use crate::kv::Place;
+use crate::narrow::{E4M3, from_nvfp4, to_e4m3, to_nvfp4};
+use crate::ops::{AttentionShape, KvFormat, KvLayer, Norm, Pass};
+use crate::{OpError, Result, Tensor};
 use half::bf16;
 
 /// Pages and positions per page of a layer whose two tensors fit `shape`.
@@ -20,23 +22,10 @@ pub(crate) fn cache_size(
     if rope_dims > head_dim || !rope_dims.is_multiple_of(2) {
         return Err(OpError::shape(op, "rope_dims", format!("even, at most {head_dim}"), rope_dims));
     }
-    let [pages, page_len, ..] = cache.k.shape[..] else {
-        return Err(OpError::shape(
-            op,
-            "keys",
-            "[pages, page_len, kv_heads, head_dim]",
-            format!("{:?}", cache.k.shape),
-        ));
-    };
-    cache.k.expect_shape(op, "keys", &[pages, page_len, kv_heads, head_dim])?;
-    cache.v.expect_shape(op, "values", &[pages, page_len, kv_heads, head_dim])?;
-    if !matches!(cache.k.dtype, DType::F32 | DType::Bf16) {
-        return Err(OpError::shape(op, "keys", "F32 or Bf16", format!("{:?}", cache.k.dtype)));
-    }
-    cache.v.expect_dtype(op, "values", cache.k.dtype)?;
+    let size = cache.size(op, kv_heads, head_dim)?;
     cache.k.host::<u8>(op, "keys")?;
     cache.v.host::<u8>(op, "values")?;
-    Ok((pages, page_len))
+    Ok(size)
 }
 
 /// The op `attend_append`.
@@ -75,7 +64,7 @@ pub(crate) fn append(
             }
             let page = segment.pages[position / page_len] as usize;
             for head in 0..kv_heads {
-                let at = ((page * page_len + position % page_len) * kv_heads + head) * head_dim;
+                let at = Place::of(cache, page, head, position % page_len, head_dim);
                 let from = (row * kv_heads + head) * head_dim;
                 norm_row(
                     cpu.simd,
@@ -86,8 +75,8 @@ pub(crate) fn append(
                     &mut normed,
                 );
                 rotate(&mut normed, &turns);
-                store("keys", &mut cache.k, at, &normed)?;
-                store("values", &mut cache.v, at, &v[from..from + head_dim])?;
+                store("keys", cache.format, &mut cache.k, at, &normed)?;
+                store("values", cache.format, &mut cache.v, at, &v[from..from + head_dim])?;
             }
         }
     }
@@ -116,16 +105,51 @@ fn rotate(x: &mut [f32], turns: &[(f32, f32)]) {
     }
 }
 
-/// Writes one head into the cache, rounding to its dtype.
-fn store(what: &'static str, cache: &mut Tensor, at: usize, values: &[f32]) -> Result<()> {
-    let op = "attend_append";
-    match cache.dtype {
-        DType::F32 => cache.host_mut(op, what)?[at..at + values.len()].copy_from_slice(values),
-        _ => {
-            let out = &mut cache.host_mut(op, what)?[at..at + values.len()];
+/// Writes one vector into the cache, rounding to its format.
+fn store(what: &'static str, format: KvFormat, cache: &mut Tensor, at: Place, values: &[f32]) -> Result<()> {
+    const OP: &str = "attend_append";
+    let (start, len) = (at.values, values.len());
+    match format {
+        KvFormat::F32 => cache.host_mut::<f32>(OP, what)?[start..start + len].copy_from_slice(values),
+        KvFormat::Bf16 => {
+            let out = &mut cache.host_mut::<u16>(OP, what)?[start..start + len];
             for (o, v) in out.iter_mut().zip(values) {
                 *o = bf16::from_f32(*v).to_bits();
             }
+        }
+        KvFormat::Fp8 => {
+            let out = &mut cache.host_mut::<u8>(OP, what)?[start..start + len];
+            for (o, v) in out.iter_mut().zip(values) {
+                *o = to_e4m3(*v);
+            }
+        }
+        KvFormat::Nvfp4 => {
+            let bytes = cache.host_mut::<u8>(OP, what)?;
+            for (i, group) in values.chunks_exact(16).enumerate() {
+                bytes[at.scales + i] = to_nvfp4(group, &mut bytes[start + 8 * i..start + 8 * i + 8]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads one vector back as f32.
+pub(crate) fn load(simd: Simd, format: KvFormat, cache: &Tensor, at: Place, out: &mut [f32]) -> Result<()> {
+    const OP: &str = "attend_paged";
+    const WHAT: &str = "cache";
+    let (start, len) = (at.values, out.len());
+    match format {
+        KvFormat::F32 => out.copy_from_slice(&cache.host::<f32>(OP, WHAT)?[start..start + len]),
+        KvFormat::Bf16 => simd.widen(&cache.host(OP, WHAT)?[start..start + len], out),
+        KvFormat::Fp8 => {
+            for (o, code) in out.iter_mut().zip(&cache.host::<u8>(OP, WHAT)?[start..start + len]) {
+                *o = E4M3[usize::from(*code)];
+            }
+        }
+        KvFormat::Nvfp4 => {
+            let bytes = cache.host::<u8>(OP, WHAT)?;
+            let (codes, scales) = (&bytes[start..start + len / 2], &bytes[at.scales..at.scales + len / 16]);
+            from_nvfp4(codes, scales, out);
         }
     }
     Ok(())

@@ -1,6 +1,5 @@
 use super::bench::*;
-use hearth_kernels::DType;
-use hearth_kernels::ops::{AttentionShape, KvLayer};
+use hearth_kernels::ops::{AttentionShape, KvFormat, KvLayer};
 
 struct Layer {
     shape: AttentionShape,
@@ -26,15 +25,12 @@ impl Layer {
         }
     }
 
-    fn run(&self, cpu: &Backend, dtype: DType, page_len: usize, cuts: &[usize]) -> Vec<f32> {
+    fn run(&self, cpu: &Backend, format: KvFormat, page_len: usize, cuts: &[usize]) -> Vec<f32> {
         let AttentionShape { q_heads, kv_heads, head_dim, .. } = self.shape;
         let used = self.t.div_ceil(page_len);
         // Pages in reverse, one never used.
         let pages: Vec<u32> = (0..used).map(|i| (used - i) as u32).collect();
-        let cache_shape = [used + 1, page_len, kv_heads, head_dim];
-        let nan = vec![f32::NAN; cache_shape.iter().product()];
-        let empty = || cpu.upload(DType::F32, &bytes(&nan), dtype, &cache_shape).unwrap();
-        let mut cache = KvLayer { k: empty(), v: empty() };
+        let mut cache = empty(cpu, format, &format.shape(used + 1, page_len, kv_heads, head_dim));
         let (q_norm, k_norm) = (norm(cpu, &self.q_norm, 1e-6, 1.0), norm(cpu, &self.k_norm, 1e-6, 1.0));
         let (mut out, mut at) = (Vec::new(), 0);
         for &rows in cuts {
@@ -54,6 +50,11 @@ impl Layer {
     }
 
     fn wanted(&self) -> Vec<f64> {
+        self.wanted_from(KvFormat::F32)
+    }
+
+    /// What attention over keys and values that were rounded to `format` gives.
+    fn wanted_from(&self, format: KvFormat) -> Vec<f64> {
         let AttentionShape { q_heads, kv_heads, head_dim, rope_dims, rope_theta, scale, gated } = self.shape;
         let prepare = |x: &[f32], weight: &[f32], position: usize| {
             let x = wide(x);
@@ -73,6 +74,8 @@ impl Layer {
         let keys: Vec<Vec<f64>> = (0..self.t * kv_heads)
             .map(|at| prepare(&self.k[at * head_dim..(at + 1) * head_dim], &self.k_norm, at / kv_heads))
             .collect();
+        let keys: Vec<Vec<f64>> = keys.iter().map(|key| kept(format, key)).collect();
+        let values: Vec<Vec<f64>> = self.v.chunks_exact(head_dim).map(|v| kept(format, &wide(v))).collect();
         let mut out = Vec::new();
         for i in 0..self.t {
             for h in 0..q_heads {
@@ -84,7 +87,7 @@ impl Layer {
                 let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum: f64 = scores.iter().map(|s| (s - most).exp()).sum();
                 for d in 0..head_dim {
-                    let value = |j: usize| f64::from(self.v[(j * kv_heads + kv) * head_dim + d]);
+                    let value = |j: usize| values[j * kv_heads + kv][d];
                     let mut o: f64 = (0..=i).map(|j| (scores[j] - most).exp() / sum * value(j)).sum();
                     if gated {
                         o *= sigmoid(f64::from(both[head_dim + d]));
@@ -95,6 +98,37 @@ impl Layer {
         }
         out
     }
+}
+
+/// A vector as `format` keeps it.
+fn kept(format: KvFormat, x: &[f64]) -> Vec<f64> {
+    let e4m3 = |x: f64| nearest(x, (0..127).map(|code| f64::from(hearth_kernels::e4m3(code))));
+    match format {
+        KvFormat::F32 => x.to_vec(),
+        KvFormat::Bf16 => x.iter().map(|x| half::bf16::from_f64(*x).to_f64()).collect(),
+        KvFormat::Fp8 => x.iter().map(|x| e4m3(*x)).collect(),
+        KvFormat::Nvfp4 => {
+            let group = |x: &[f64]| {
+                let scale = e4m3(x.iter().fold(0.0f64, |most, x| most.max(x.abs())) / 6.0);
+                let e2m1 = |x: f64| nearest(x / scale, [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0].into_iter());
+                x.iter().map(|x| e2m1(*x) * scale).collect::<Vec<f64>>()
+            };
+            x.chunks(16).flat_map(group).collect()
+        }
+    }
+}
+
+/// Of some magnitudes the one nearest to |x|, with the sign of x.
+fn nearest(x: f64, magnitudes: impl Iterator<Item = f64>) -> f64 {
+    let best = magnitudes.min_by(|a, b| (a - x.abs()).abs().total_cmp(&(b - x.abs()).abs())).unwrap();
+    best.copysign(x)
+}
+
+/// A cache of nothing but NaN: of every format, the bytes 0xff are one.
+fn empty(cpu: &Backend, format: KvFormat, shape: &[usize]) -> KvLayer {
+    let bytes = vec![0xff; shape.iter().product::<usize>() * format.dtype().size()];
+    let fill = || cpu.upload(format.dtype(), &bytes, format.dtype(), shape).unwrap();
+    KvLayer { format, k: fill(), v: fill() }
 }
 
 fn shape(q_heads: usize, kv_heads: usize, head_dim: usize, rope_dims: usize, gated: bool) -> AttentionShape {
@@ -115,14 +149,14 @@ fn attention_agrees_with_an_f64_loop_and_does_not_care_how_the_rows_are_cut() {
         let want = layer.wanted();
         for cpu in backends() {
             let what = format!("{shape:?} {}", name(&cpu));
-            let whole = layer.run(&cpu, DType::F32, page_len, &[t]);
+            let whole = layer.run(&cpu, KvFormat::F32, page_len, &[t]);
             close(&what, &whole, &want, 1e-5);
-            same(&what, &layer.run(&cpu, DType::F32, page_len, &vec![1; t]), &whole);
-            same(&what, &layer.run(&cpu, DType::F32, page_len, &[4, t - 4]), &whole);
-            same(&what, &layer.run(&cpu, DType::F32, page_len, &[t - 7, 7]), &whole);
-            let narrow = layer.run(&cpu, DType::Bf16, page_len, &[t]);
+            same(&what, &layer.run(&cpu, KvFormat::F32, page_len, &vec![1; t]), &whole);
+            same(&what, &layer.run(&cpu, KvFormat::F32, page_len, &[4, t - 4]), &whole);
+            same(&what, &layer.run(&cpu, KvFormat::F32, page_len, &[t - 7, 7]), &whole);
+            let narrow = layer.run(&cpu, KvFormat::Bf16, page_len, &[t]);
             close(&what, &narrow, &want, 2e-2);
-            same(&what, &layer.run(&cpu, DType::Bf16, page_len, &vec![1; t]), &narrow);
+            same(&what, &layer.run(&cpu, KvFormat::Bf16, page_len, &vec![1; t]), &narrow);
         }
     }
 }
@@ -134,8 +168,57 @@ fn a_long_context_that_is_split_over_threads_gives_the_same_bits() {
     let layer = Layer::random(&mut rng, shape(2, 1, 16, 4, true), t);
     let want = layer.wanted();
     for cpu in backends() {
-        let whole = layer.run(&cpu, DType::F32, 64, &[t]);
+        let whole = layer.run(&cpu, KvFormat::F32, 64, &[t]);
         close(&name(&cpu), &whole, &want, 1e-5);
-        same(&name(&cpu), &layer.run(&cpu, DType::F32, 64, &[t - 7, 1, 4, 1, 1]), &whole);
+        same(&name(&cpu), &layer.run(&cpu, KvFormat::F32, 64, &[t - 7, 1, 4, 1, 1]), &whole);
+    }
+}
+
+/// Numbers that every format keeps without rounding: E2M1 magnitudes with a 6 in each group of 16, so that the scale is 1.
+fn exact_in_every_format(rng: &mut Rng, n: usize) -> Vec<f32> {
+    let number =
+        |rng: &mut Rng| [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0][rng.below(8)] * [1.0, -1.0][rng.below(2)];
+    (0..n).map(|i| if i % 16 == 3 { -6.0 } else { number(rng) }).collect()
+}
+
+#[test]
+fn values_that_a_format_keeps_exactly_come_back_exactly() {
+    let mut rng = Rng(32);
+    let (t, page_len) = (11, 4);
+    for format in [KvFormat::F32, KvFormat::Bf16, KvFormat::Fp8, KvFormat::Nvfp4] {
+        let mut layer = Layer::random(&mut rng, shape(2, 2, 48, 0, false), t);
+        layer.v = exact_in_every_format(&mut rng, t * 2 * 48);
+        // Scores of zero: every value has the same weight, whatever the keys have become.
+        layer.q.fill(0.0);
+        let want = layer.wanted();
+        for cpu in backends() {
+            close(
+                &format!("{format:?} {}", name(&cpu)),
+                &layer.run(&cpu, format, page_len, &[5, t - 5]),
+                &want,
+                1e-6,
+            );
+        }
+    }
+}
+
+#[test]
+fn narrow_caches_round_as_their_format_says_and_do_not_care_how_the_rows_are_cut() {
+    let mut rng = Rng(33);
+    let t = 70;
+    // The oracle rounds as the format says. A number that lies next to a tie may go the other way in f32, which moves a
+    // score or an output by less than a hundredth.
+    for format in [KvFormat::Fp8, KvFormat::Nvfp4] {
+        for (shape, page_len) in [(shape(4, 2, 32, 8, true), 16), (shape(6, 2, 80, 16, false), 7)] {
+            let layer = Layer::random(&mut rng, shape, t);
+            let want = layer.wanted_from(format);
+            for cpu in backends() {
+                let what = format!("{format:?} {shape:?} {}", name(&cpu));
+                let whole = layer.run(&cpu, format, page_len, &[t]);
+                close(&what, &whole, &want, 1e-2);
+                same(&what, &layer.run(&cpu, format, page_len, &vec![1; t]), &whole);
+                same(&what, &layer.run(&cpu, format, page_len, &[t - 7, 3, 4]), &whole);
+            }
+        }
     }
 }

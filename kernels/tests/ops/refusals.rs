@@ -1,5 +1,7 @@
 use super::bench::*;
-use hearth_kernels::ops::{AttentionShape, GdnGates, GdnRows, GdnShape, KvLayer, Pass, Route, Segment};
+use hearth_kernels::ops::{
+    AttentionShape, GdnGates, GdnRows, GdnShape, KvFormat, KvLayer, Pass, Route, Segment,
+};
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, OpError, PackedWeight, Values};
 
 #[track_caller]
@@ -164,8 +166,9 @@ fn attention_refuses_missing_pages_and_wrong_caches() {
         scale: 0.5,
         gated: false,
     };
-    let zeros = || cpu.zeros(DType::F32, &[2, 4, 1, 4]).unwrap();
-    let cache = KvLayer { k: zeros(), v: zeros() };
+    let zeros = || cpu.zeros(DType::F32, &[2, 1, 4, 4]).unwrap();
+    let empty = || KvLayer { format: KvFormat::F32, k: zeros(), v: zeros() };
+    let cache = empty();
     let q = tensor(cpu, &[3, 8], &[0.0; 24]);
     let mut out = poisoned(cpu, &[3, 8]);
     refused(cpu.attend_paged(&pass(3, 6, vec![0, 1]), &shape, &q, &cache, &mut out), "room for 9");
@@ -176,9 +179,13 @@ fn attention_refuses_missing_pages_and_wrong_caches() {
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &gated, &q, &cache, &mut out), "q");
     let odd = AttentionShape { rope_dims: 3, ..shape };
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &odd, &q, &cache, &mut out), "rope_dims");
-    let mixed = KvLayer { k: zeros(), v: cpu.zeros(DType::Bf16, &[2, 4, 1, 4]).unwrap() };
+    let mixed = KvLayer { v: cpu.zeros(DType::Bf16, &[2, 1, 4, 4]).unwrap(), ..empty() };
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &mixed, &mut out), "values");
-    let flat = KvLayer { k: cpu.zeros(DType::F32, &[32]).unwrap(), v: zeros() };
+    let flat = KvLayer { k: cpu.zeros(DType::F32, &[32]).unwrap(), ..empty() };
+    let narrow = KvLayer { format: KvFormat::Fp8, ..empty() };
+    refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &narrow, &mut out), "U8");
+    let tiny = KvLayer { format: KvFormat::Nvfp4, ..empty() };
+    refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &tiny, &mut out), "multiple of 16");
     refused(cpu.attend_paged(&pass(3, 0, vec![0]), &shape, &q, &flat, &mut out), "keys");
 }
 

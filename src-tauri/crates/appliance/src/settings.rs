@@ -2,6 +2,8 @@
 
 use std::{fs, net::IpAddr, path::Path};
 
+use hearth_model::KvType;
+
 use crate::{
     ApplianceError,
     control::types::{Profile, Settings},
@@ -92,8 +94,8 @@ impl Profile {
                 format!("{} is not in 1 to {REQUESTS_LIMIT}", self.max_requests),
             );
         }
-        if !["bf16", "f32"].contains(&self.kv.as_str()) {
-            return bad("profile.kv", format!("{:?} is not one of bf16, f32", self.kv));
+        if self.kv.parse::<KvType>().is_err() {
+            return bad("profile.kv", format!("{:?} is not one of bf16, f32, fp8, nvfp4", self.kv));
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ pub struct Args {
     /// How often prefill is measured; the median counts.
     #[arg(long, default_value_t = 3, value_name = "N")]
     repeat: usize,
-    /// Element type of the KV cache: f32 or bf16.
+    /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
     #[arg(long, default_value = "bf16", value_name = "TYPE")]
     kv: String,
     /// Threads (default: all).

@@ -30,7 +30,7 @@ pub struct Args {
     /// Where to compute.
     #[arg(long, default_value = "cpu", value_name = "cpu")]
     device: String,
-    /// Element type of the KV cache: f32 or bf16.
+    /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
     #[arg(long, default_value = "f32", value_name = "TYPE")]
     kv: String,
     /// Also write `mtp.logits`, the MTP head run over the ids shifted by one, and `mtp.input_ids`. The token after the
@@ -303,7 +303,7 @@ mod tests {
     fn options_without_meaning_are_refused() {
         assert!(refusal(|a| a.device = "cuda".into()).contains("--device cpu"));
         assert!(refusal(|a| a.device = "abacus".into()).contains("abacus"));
-        assert!(refusal(|a| a.kv = "fp8".into()).contains("bf16 or f32"));
+        assert!(refusal(|a| a.kv = "f64".into()).contains("fp8 or nvfp4"));
         assert!(refusal(|a| a.chunk = 0).contains("--chunk"));
         let without = refusal(|a| {
             a.model = format!("{FIXTURES}qwen3_5_moe_nvfp4_ct");

@@ -56,7 +56,7 @@ pub struct Args {
     /// Most tokens of a request, prompt and answer together; default: the model's limit, or what fits.
     #[arg(long, value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
-    /// Element type of keys and values: bf16 or f32.
+    /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
     #[arg(long, default_value = "bf16")]
     kv: KvType,
     /// Requests computed at once.

@@ -78,7 +78,7 @@ pub struct EngineModel {
     pub family: String,
     /// Most tokens of one request, prompt and answer together.
     pub context: u32,
-    /// Element type of keys and values: `bf16` or `f32`.
+    /// How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
     pub kv: String,
     /// Requests computed at once.
     pub max_requests: u32,

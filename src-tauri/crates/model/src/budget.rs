@@ -151,7 +151,7 @@ impl Budget {
         }
 
         let kv_of = |layer: &Layer| match &layer.mixer {
-            Mixer::FullAttention(a) => 2 * (a.kv_rows() * options.kv.dtype().size()) as u64,
+            Mixer::FullAttention(a) => 2 * (a.kv_heads * options.kv.format().bytes(a.head_dim)) as u64,
             Mixer::GatedDeltaNet(_) => 0,
         };
         let kv_per_token: u64 = spec.layers.iter().map(kv_of).sum();

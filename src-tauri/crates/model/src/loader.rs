@@ -77,8 +77,9 @@ impl Loader<'_> {
         let hidden = self.spec.hidden;
         let matrix = |m, rows, cols| self.matrix(&self.names.matrix(place, m, 0), rows, cols);
         let norm = |vector| self.norm(&self.names.vector(place, vector), a.head_dim, self.spec.norm_offset);
-        let pages = [self.options.pages(), PAGE_LEN, a.kv_heads, a.head_dim];
-        let cache = || self.ops.zeros(self.options.kv.dtype(), &pages).map_err(at(format!("{place}: KV")));
+        let format = self.options.kv.format();
+        let pages = format.shape(self.options.pages(), PAGE_LEN, a.kv_heads, a.head_dim);
+        let cache = || self.ops.zeros(format.dtype(), &pages).map_err(at(format!("{place}: KV")));
         Ok(AttentionWeights {
             q: matrix(Matrix::Q, a.q_rows(), hidden)?,
             k: matrix(Matrix::K, a.kv_rows(), hidden)?,
@@ -86,7 +87,7 @@ impl Loader<'_> {
             o: matrix(Matrix::O, hidden, a.out_cols())?,
             q_norm: norm(Vector::QNorm)?,
             k_norm: norm(Vector::KNorm)?,
-            cache: KvLayer { k: cache()?, v: cache()? },
+            cache: KvLayer { format, k: cache()?, v: cache()? },
             numbers: a.clone(),
         })
     }

@@ -1,14 +1,14 @@
 //! What a caller decides about a model before it is loaded, and how loading reports itself.
 
 use crate::ModelError;
-use crate::spec::ModelSpec;
-use hearth_kernels::DType;
+use crate::spec::{Layer, Mixer, ModelSpec};
+use hearth_kernels::ops::KvFormat;
 use serde::{Deserialize, Serialize};
 
 /// Positions in one page of KV.
 pub const PAGE_LEN: usize = 64;
 
-/// Element type of the KV cache.
+/// How keys and values are kept. Fewer bytes make long contexts faster and round more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KvType {
@@ -17,14 +17,23 @@ pub enum KvType {
     Bf16,
     /// IEEE binary32: twice the bytes, no rounding.
     F32,
+    /// E4M3 without a scale: half of bfloat16's bytes.
+    Fp8,
+    /// E2M1 with a scale per 16 numbers: 9/32 of bfloat16's bytes. Head sizes that are multiples of 16 only.
+    Nvfp4,
 }
 
 impl KvType {
-    /// The tensor type.
-    pub fn dtype(self) -> DType {
+    /// All of them, as the command line names them.
+    pub const ALL: [KvType; 4] = [KvType::Bf16, KvType::F32, KvType::Fp8, KvType::Nvfp4];
+
+    /// The kernels' name of it.
+    pub fn format(self) -> KvFormat {
         match self {
-            KvType::Bf16 => DType::Bf16,
-            KvType::F32 => DType::F32,
+            KvType::Bf16 => KvFormat::Bf16,
+            KvType::F32 => KvFormat::F32,
+            KvType::Fp8 => KvFormat::Fp8,
+            KvType::Nvfp4 => KvFormat::Nvfp4,
         }
     }
 
@@ -33,6 +42,8 @@ impl KvType {
         match self {
             KvType::Bf16 => "bf16",
             KvType::F32 => "f32",
+            KvType::Fp8 => "fp8",
+            KvType::Nvfp4 => "nvfp4",
         }
     }
 }
@@ -41,15 +52,11 @@ impl std::str::FromStr for KvType {
     type Err = ModelError;
 
     fn from_str(text: &str) -> Result<Self, ModelError> {
-        match text {
-            "bf16" => Ok(KvType::Bf16),
-            "f32" => Ok(KvType::F32),
-            other => Err(ModelError::Option {
-                option: "kv",
-                expected: "bf16 or f32".to_owned(),
-                found: other.chars().take(40).collect(),
-            }),
-        }
+        KvType::ALL.into_iter().find(|kv| kv.name() == text).ok_or_else(|| ModelError::Option {
+            option: "kv",
+            expected: "bf16, f32, fp8 or nvfp4".to_owned(),
+            found: text.chars().take(40).collect(),
+        })
     }
 }
 
@@ -60,7 +67,7 @@ pub struct LoadOptions {
     pub context: usize,
     /// Sequences held at the same time, each with its recurrent state and a context of KV.
     pub slots: usize,
-    /// Element type of the KV cache.
+    /// How keys and values are kept.
     pub kv: KvType,
     /// Load the MTP head, if the model has one.
     pub mtp: bool,
@@ -111,6 +118,21 @@ impl LoadOptions {
         within("context", self.context, spec.context)?;
         within("max-requests", self.slots, 4096)?;
         within("chunk", self.max_rows, 65_536)?;
+        let layers = spec.layers.iter().chain(spec.mtp.as_ref().map(|mtp| &mtp.layer));
+        for Layer { mixer, .. } in layers {
+            if let Mixer::FullAttention(a) = mixer
+                && self.kv.format().check("kv", a.head_dim).is_err()
+            {
+                return Err(ModelError::Option {
+                    option: "kv",
+                    expected: format!(
+                        "bf16, f32 or fp8 for heads of {}: nvfp4 needs a multiple of 16",
+                        a.head_dim
+                    ),
+                    found: self.kv.name().to_owned(),
+                });
+            }
+        }
         if u32::try_from(self.pages()).is_err() {
             return Err(ModelError::Option {
                 option: "context",

@@ -15,7 +15,7 @@ fn prompt(seed: u32, len: usize) -> Vec<u32> {
 #[test]
 fn chunks_of_1_7_64_and_4096_compute_the_same_bits() {
     for family in FAMILIES {
-        for kv in [KvType::F32, KvType::Bf16] {
+        for kv in KvType::ALL {
             let mut model = load(family, LoadOptions { kv, ..options() });
             let ids = prompt(5, 150);
             let whole = run(&mut model, &ids, 4096);

@@ -88,6 +88,12 @@ fn kv_of_the_35b_takes_20_kib_per_token_and_its_mtp_head_2_kib() {
 
     let (_, wide) = budget_of(REDHAT, &LoadOptions { kv: KvType::F32, mtp: false, ..options() });
     assert_eq!((wide.kv_per_token, wide.mtp_kv_per_token), (40 * 1024, 0));
+    let (_, narrow) = budget_of(REDHAT, &LoadOptions { kv: KvType::Fp8, ..options() });
+    assert_eq!((narrow.kv_per_token, narrow.mtp_kv_per_token), (10 * 1024, 1024));
+    // Half a byte per number and a byte per sixteen.
+    let (_, least) = budget_of(REDHAT, &LoadOptions { kv: KvType::Nvfp4, ..options() });
+    assert_eq!((least.kv_per_token, least.mtp_kv_per_token), (5760, 576));
+    assert_eq!(least.kv, 2 * 8192 * (5760 + 576));
 }
 
 #[test]

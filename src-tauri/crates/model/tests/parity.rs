@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Fixture, best, close, load, options, pass, run, same_bits, segment, step, tapped};
-use hearth_model::{Seed, Tap};
+use hearth_model::{KvType, LoadOptions, Seed, Tap};
 
 const HIDDEN: f32 = 1e-4;
 const LOGITS: f32 = 1e-3;
@@ -199,4 +199,31 @@ fn the_quantised_checkpoint_without_mtp_tensors_has_no_mtp_head() {
     model.forward(&pass, &[1], &[]).unwrap();
     let error = model.forward_mtp(&pass, &[1], Seed::Forward(&[0]), &[0]).unwrap_err();
     assert_eq!(error.code(), "model_has_no_mtp");
+}
+
+/// Logits of a fixture's prompt with a cache of `kv`: the largest and the mean distance to those with an f32 cache.
+fn distance(family: &str, kv: KvType) -> (f32, f32) {
+    let fixture = Fixture::read(family);
+    let exact = fixture.floats("logits");
+    let mut model = load(family, LoadOptions { kv, ..options() });
+    let logits = run(&mut model, fixture.ids("input_ids"), 64);
+    let far = |(a, b): (&f32, &f32)| (a - b).abs();
+    assert!(logits.iter().all(|x| x.is_finite()));
+    let most = logits.iter().zip(exact).map(far).fold(0.0, f32::max);
+    (most, logits.iter().zip(exact).map(far).sum::<f32>() / exact.len() as f32)
+}
+
+#[test]
+fn narrow_kv_moves_the_logits_by_its_rounding_and_no_more() {
+    // Twice to three times what was measured. A key or value is rounded by up to 2^-9, 2^-4 and a sixth of its group's
+    // largest; the distances stand in that order, 16 and then 4 times apart. In the mixture a row may take another expert
+    // than with f32 (logits are then up to 1 apart), so only its mean says something.
+    for (kv, dense_most, dense_mean, mixture_mean) in
+        [(KvType::Bf16, 5e-3, 4e-4, 1e-3), (KvType::Fp8, 5e-2, 6e-3, 4e-2), (KvType::Nvfp4, 0.25, 2e-2, 9e-2)]
+    {
+        let (most, mean) = distance("qwen3_5", kv);
+        assert!(most < dense_most && mean < dense_mean, "dense, {kv:?}: {most} at most, {mean} on average");
+        let (_, mean) = distance("qwen3_5_moe", kv);
+        assert!(mean < mixture_mean, "mixture, {kv:?}: {mean} on average");
+    }
 }

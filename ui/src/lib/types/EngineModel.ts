@@ -25,7 +25,7 @@ family: string,
  */
 context: number, 
 /**
- * Element type of keys and values: `bf16` or `f32`.
+ * How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
  */
 kv: string, 
 /**

@@ -17,7 +17,7 @@ context: number | null,
  */
 max_requests: number, 
 /**
- * `bf16` or `f32`.
+ * How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
  */
 kv: string, 
 /**

@@ -33,7 +33,7 @@ pub struct Profile {
     pub context: Option<u32>,
     /// Requests served at once.
     pub max_requests: u32,
-    /// `bf16` or `f32`.
+    /// How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
     pub kv: String,
     /// Prefill in decode's arithmetic.
     pub exact: bool,

@@ -54,10 +54,7 @@ pub struct Speed {
 impl Plan {
     /// Name of the KV type, as it is given.
     pub fn kv_name(&self) -> &'static str {
-        match self.kv {
-            KvType::F32 => "f32",
-            KvType::Bf16 => "bf16",
-        }
+        self.kv.name()
     }
 }
 
