@@ -8,11 +8,12 @@ export HEARTH_PROFILE=dev HEARTH_SELECT=--workspace CARGO_TERM_COLOR=never NO_CO
 source "$(dirname "${BASH_SOURCE[0]}")/../installers/setup.sh"
 cd "$HEARTH_ROOT"
 
-STEPS=(fmt ui clippy types test clients playwright desktop headless aarch64 parity)
+STEPS=(fmt ui clippy cuda types test clients playwright desktop headless aarch64 parity)
 declare -A MEANS=(
     [fmt]="the Rust sources are formatted"
     [ui]="the page: types, unit tests, build"
     [clippy]="no warning in any crate, tests included"
+    [cuda]="the GPU code compiles for both chips: no spills, no local memory in a hot kernel"
     [test]="unit, layer, parity and whole-system tests of every crate"
     [types]="the page's generated types are those of the control API"
     [clients]="the official Python clients against a real engine"
@@ -39,6 +40,9 @@ step_ui() {
 }
 
 step_clippy() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
+
+# The table of kernels is in the step's log.
+step_cuda() { HEARTH_CUDA=required cargo test --locked --workspace --test cuda_build -- --nocapture; }
 
 # The whole-system tests start the real programs, so these come first.
 step_programs() {
@@ -123,6 +127,7 @@ set_up() {
     need_rust
     for step in "$@"; do
         case $step in
+            cuda) need_cuda_compiler || die "the step cuda needs a CUDA compiler; see the message above." ;;
             ui | test | clients | playwright | desktop | headless) need_node_modules ;;&
             clients)
                 python3 -c 'import venv, ensurepip' 2>/dev/null || need_packages python3 python3-venv ;;

@@ -37,7 +37,9 @@ enum Nvcc {
 /// When `HEARTH_NVCC` names something that is no usable nvcc, or nvcc refuses a file: its own words.
 pub fn build(sources: &Path, out: &Path) -> Result<(), String> {
     let target_folder = target_folder(out);
+    // Afresh: what is no longer a source must not be there either.
     let out = out.join("cuda");
+    let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     for variable in ["HEARTH_NVCC", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo::rerun-if-env-changed={variable}");
@@ -51,7 +53,8 @@ pub fn build(sources: &Path, out: &Path) -> Result<(), String> {
     match find(&notes.join("compiler"))? {
         Nvcc::Missing(why) => {
             println!("cargo::warning=no GPU code in this build: {why}");
-            let _ = writeln!(table, "pub(crate) const COMPILER: Result<&str, &str> = Err({why:?});");
+            let _ =
+                writeln!(table, "pub(crate) const COMPILER: std::result::Result<&str, &str> = Err({why:?});");
             table.push_str("pub(crate) static CUBINS: &[Cubin] = &[];\n");
         }
         Nvcc::Found { path, version } => {
@@ -65,7 +68,10 @@ pub fn build(sources: &Path, out: &Path) -> Result<(), String> {
                 cache: &target_folder.join("cuda-cubins"),
             };
             let cubins = compiler.all(&files, &out)?;
-            let _ = writeln!(table, "pub(crate) const COMPILER: Result<&str, &str> = Ok({version:?});");
+            let _ = writeln!(
+                table,
+                "pub(crate) const COMPILER: std::result::Result<&str, &str> = Ok({version:?});"
+            );
             table.push_str("pub(crate) static CUBINS: &[Cubin] = &[\n");
             for cubin in &cubins {
                 let names: Vec<&str> = cubin.kernels.iter().map(|kernel| kernel.name.as_str()).collect();

@@ -14,7 +14,10 @@
 #else
 #define KERNEL(name, threads, blocks_per_sm, Args)                                                                     \
     extern "C" __global__ void __launch_bounds__(threads, blocks_per_sm) name(const __grid_constant__ Args args)
-#define KERNEL_COLD(name, threads, blocks_per_sm, Args) KERNEL(name, threads, blocks_per_sm, Args)
+// The symbol tells tests/cuda_build.rs that this kernel may have local memory.
+#define KERNEL_COLD(name, threads, blocks_per_sm, Args)                                                                \
+    extern "C" __device__ unsigned char hearth_cold_##name = 1;                                                        \
+    KERNEL(name, threads, blocks_per_sm, Args)
 #define SHARED(T, name, count) __shared__ __align__(16) T name[count]
 #define DYNAMIC_SHARED(name)                                                                                           \
     extern __shared__ __align__(16) unsigned char hearth_dynamic_shared[];                                             \
