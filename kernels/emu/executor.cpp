@@ -40,13 +40,9 @@ uint64_t Executor::random() {
 
 // One of the set bits.
 uint32_t Executor::pick(uint32_t of) {
-    switch (options.order) {
-    case Order::Forward:
-        return static_cast<uint32_t>(__builtin_ctz(of));
-    case Order::Reverse:
-        return 31 - static_cast<uint32_t>(__builtin_clz(of));
-    default:
-        break;
+    if (!by_chance) {
+        bool lowest = options.order == Order::Forward;
+        return static_cast<uint32_t>(lowest ? __builtin_ctz(of) : 31 - __builtin_clz(of));
     }
     uint32_t by = static_cast<uint32_t>(random() >> 59);
     uint32_t turned = of >> by | of << ((32 - by) & 31);
@@ -57,12 +53,13 @@ uint32_t Executor::pick(uint32_t of) {
 Thread* Executor::next() {
     if (!ready_warps) return nullptr;
     bool stay = ready_warps >> warp & 1u;
-    if (stay && options.order == Order::Random && (random() >> 60) == 0) stay = false;
+    if (stay && by_chance && (random() >> 60) == 0) stay = false;
     if (!stay) warp = pick(ready_warps);
     Warp& w = warps[warp];
     uint32_t lane = pick(w.ready);
     w.ready &= ~(1u << lane);
     if (!w.ready) ready_warps &= ~(1u << warp);
+    by_chance = options.order == Order::Random;
     return &threads[warp * WARP + lane];
 }
 
@@ -132,6 +129,8 @@ void Executor::spin(Site site) {
     if (++spins > MOST_SPINS) deadlock("threads read a flag again and again that nobody sets (blocks run one after another)");
     self->warp->ready |= 1u << self->lane;
     ready_warps |= 1u << (self->warp - warps.get());
+    // By chance in every order: a fixed one would choose this thread again.
+    by_chance = true;
     warp = pick(ready_warps);
     wait();
     self->doing = Doing::Nothing;
@@ -220,6 +219,7 @@ bool Executor::run(const Launch& l, const Options& o, const Memory& m, Failure& 
     options = o;
     memory = &m;
     failed = false;
+    by_chance = o.order == Order::Random;
     state = o.seed * 0x9e3779b97f4a7c15ull + 0x632be59bd9b4e019ull;
     if (!state) state = 1;
     block.grid = l.grid;

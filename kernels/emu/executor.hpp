@@ -88,6 +88,7 @@ class Executor {
     uint32_t arrived = 0, ended = 0;
     Site barrier;
     uint32_t spins = 0;
+    bool by_chance = true; // how the next thread is chosen
     bool failed = false;
     Failure what_failed;
 

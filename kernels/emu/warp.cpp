@@ -46,60 +46,68 @@ static void ldmatrix(Warp& w, bool transposed) {
 
 // d += a b. Products are exact and sums are kept in f64 and rounded once: the hardware's own order of additions is not
 // documented, so this is the value that its results scatter around.
-template <uint32_t K> static void multiply(Warp& w, const float (&a)[16][K], const float (&b)[K][8]) {
+template <uint32_t K> static void multiply(Warp& w, const double (&a)[16][K], const double (&b)[K][8]) {
     for (uint32_t row = 0; row < 16; row++) {
         double sum[8];
         for (uint32_t n = 0; n < 8; n++) {
-            float d;
-            memcpy(&d, &w.slot[row % 8 * 4 + n / 2].word[row / 8 * 2 + n % 2], 4);
-            sum[n] = static_cast<double>(d);
+            sum[n] = static_cast<double>(float_of(w.slot[row % 8 * 4 + n / 2].word[row / 8 * 2 + n % 2]));
         }
         for (uint32_t k = 0; k < K; k++) {
-            double v = static_cast<double>(a[row][k]);
-            for (uint32_t n = 0; n < 8; n++) sum[n] += v * static_cast<double>(b[k][n]);
+            for (uint32_t n = 0; n < 8; n++) sum[n] += a[row][k] * b[k][n];
         }
         for (uint32_t n = 0; n < 8; n++) {
-            float d = static_cast<float>(sum[n]);
-            memcpy(&w.slot[row % 8 * 4 + n / 2].word[row / 8 * 2 + n % 2], &d, 4);
+            w.slot[row % 8 * 4 + n / 2].word[row / 8 * 2 + n % 2] = bits_of(static_cast<float>(sum[n]));
         }
     }
 }
 
-// Registers hold PER elements of `WIDTH` bits; a0, a1: rows g, g + 8 of the first half of k, a2, a3 of the second; b0, b1
-// the halves of k, column g.
-template <uint32_t K, uint32_t PER, class Decode> static void fragments(Warp& w, float (&a)[16][K], float (&b)[K][8], Decode decode) {
-    constexpr uint32_t WIDTH = 32 / PER;
+// Registers hold PER elements; a0, a1: rows g, g + 8 of the first half of k, a2, a3 of the second; b0, b1 the halves of k,
+// column g. `decode` turns the registers of all lanes into numbers, in the order of lane, register and element.
+template <uint32_t K, uint32_t PER, class Decode> static void fragments(Warp& w, double (&a)[16][K], double (&b)[K][8], Decode decode) {
+    uint32_t words[WARP * 6];
+    float values[WARP * 6 * PER];
+    for (uint32_t l = 0; l < WARP; l++) memcpy(words + 6 * l, w.slot[l].word + 4, 24);
+    decode(words, values);
     for (uint32_t l = 0; l < WARP; l++) {
         uint32_t g = l / 4, c = l % 4;
-        const uint32_t* word = w.slot[l].word;
+        const float* v = values + l * 6 * PER;
         for (uint32_t r = 0; r < 4; r++) {
-            for (uint32_t j = 0; j < PER; j++) {
-                uint32_t k = r / 2 * (K / 2) + PER * c + j, row = g + 8 * (r % 2);
-                a[row][k] = decode(word[4 + r] >> (WIDTH * j));
-            }
+            for (uint32_t j = 0; j < PER; j++) a[g + 8 * (r % 2)][r / 2 * (K / 2) + PER * c + j] = static_cast<double>(*v++);
         }
         for (uint32_t r = 0; r < 2; r++) {
-            for (uint32_t j = 0; j < PER; j++) b[r * (K / 2) + PER * c + j][g] = decode(word[8 + r] >> (WIDTH * j));
+            for (uint32_t j = 0; j < PER; j++) b[r * (K / 2) + PER * c + j][g] = static_cast<double>(*v++);
         }
     }
 }
 
-template <uint32_t K, uint32_t PER, class Decode> static void mma(Warp& w, Decode decode) {
-    float a[16][K], b[K][8];
-    fragments<K, PER>(w, a, b, decode);
+// Decodes registers of PER elements, the lowest index in the lowest bits, one by one.
+template <uint32_t PER, class One> static auto each(One one) {
+    return [one](const uint32_t* words, float* values) {
+        for (uint32_t i = 0; i < WARP * 6; i++) {
+            for (uint32_t j = 0; j < PER; j++) values[i * PER + j] = one(words[i] >> (32 / PER * j));
+        }
+    };
+}
+
+template <uint32_t K, uint32_t PER, class One> static void mma(Warp& w, One one) {
+    double a[16][K], b[K][8];
+    fragments<K, PER>(w, a, b, each<PER>(one));
     multiply<K>(w, a, b);
 }
 
 static void mma_nvf4(Warp& w) {
-    float a[16][64], b[64][8];
-    fragments<64, 8>(w, a, b, [](uint32_t v) { return e2m1_to_f32(v); });
-    // E2M1 times E4M3 has at most six significant bits: exact.
-    for (uint32_t k = 0; k < 64; k++) {
-        uint32_t shift = 8 * (k / 16);
+    double a[16][64], b[64][8];
+    fragments<64, 8>(w, a, b, each<8>([](uint32_t v) { return e2m1_to_f32(v); }));
+    auto scale = [](uint32_t word, uint32_t k) { return static_cast<double>(e4m3_to_f32(static_cast<uint8_t>(word >> (k / 2) & 0x7fu))); };
+    for (uint32_t k = 0; k < 64; k += 16) { // byte k / 16 of the scales
         for (uint32_t row = 0; row < 16; row++) {
-            a[row][k] *= e4m3_to_f32(static_cast<uint8_t>(w.slot[row % 8 * 4 + row / 8].word[10] >> shift & 0x7fu));
+            double s = scale(w.slot[row % 8 * 4 + row / 8].word[10], k);
+            for (uint32_t i = k; i < k + 16; i++) a[row][i] *= s;
         }
-        for (uint32_t n = 0; n < 8; n++) b[k][n] *= e4m3_to_f32(static_cast<uint8_t>(w.slot[n * 4].word[11] >> shift & 0x7fu));
+        for (uint32_t n = 0; n < 8; n++) {
+            double s = scale(w.slot[n * 4].word[11], k);
+            for (uint32_t i = k; i < k + 16; i++) b[i][n] *= s;
+        }
     }
     multiply<64>(w, a, b);
 }
