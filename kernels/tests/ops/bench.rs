@@ -163,21 +163,33 @@ pub fn backends() -> Vec<Backend> {
     all
 }
 
-/// The emulated device: threads in an order drawn at random, asynchronous copies as late as they may come.
+/// The emulated GPU in other orders of threads, with asynchronous copies at the latest and at the earliest moment. Slow:
+/// some 50 ns per thread and warp-wide step, so shapes stay small there.
+#[cfg(feature = "emulator")]
+pub fn devices() -> Vec<Backend> {
+    use hearth_kernels::cuda::Cuda;
+    use hearth_kernels::cuda::emulated::{AsyncCopies, EmulatorOptions, ThreadOrder};
+    let device = |seed, order, copies| Backend {
+        name: format!("emulated, {order:?} order, seed {seed}, {copies:?} copies"),
+        ops: Box::new(
+            Cuda::emulated(EmulatorOptions { seed, order, copies, ..EmulatorOptions::default() }).unwrap(),
+        ),
+    };
+    vec![
+        device(1, ThreadOrder::Random, AsyncCopies::Deferred),
+        device(2, ThreadOrder::Random, AsyncCopies::Immediate),
+        device(3, ThreadOrder::Reverse, AsyncCopies::Deferred),
+    ]
+}
+
+#[cfg(not(feature = "emulator"))]
+pub fn devices() -> Vec<Backend> {
+    Vec::new()
+}
+
+/// One emulated device: threads in an order drawn at random, asynchronous copies as late as they may come.
 pub fn emulated() -> Vec<Backend> {
-    #[cfg(not(feature = "emulator"))]
-    return Vec::new();
-    #[cfg(feature = "emulator")]
-    {
-        use hearth_kernels::cuda::Cuda;
-        use hearth_kernels::cuda::emulated::{AsyncCopies, EmulatorOptions, ThreadOrder};
-        let options = EmulatorOptions {
-            order: ThreadOrder::Random,
-            copies: AsyncCopies::Deferred,
-            ..EmulatorOptions::default()
-        };
-        vec![Backend { name: "emulated".into(), ops: Box::new(Cuda::emulated(options).unwrap()) }]
-    }
+    devices().into_iter().take(1).collect()
 }
 
 /// The CPU's backends and the emulated device.

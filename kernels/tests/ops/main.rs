@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::needless_range_loop)]
 mod attention;
 mod bench;
+mod device;
 mod gdn;
 mod linear;
 mod moe;

@@ -1,0 +1,27 @@
+//! Memory of a device behind tensors.
+
+use crate::bench::{Rng, devices, tensor};
+use hearth_kernels::{DType, OpError};
+
+#[test]
+fn what_is_uploaded_reads_back() {
+    for backend in &devices() {
+        let x = Rng(1).floats(7 * 33);
+        let t = tensor(backend, &[7, 33], &x);
+        assert_eq!(backend.read_rows(&t, 0, 7).unwrap(), x);
+        assert_eq!(backend.read_rows(&t, 2, 3).unwrap(), x[66..165]);
+        assert_eq!(backend.read_rows(&t, 7, 0).unwrap(), [0f32; 0]);
+        assert!(matches!(backend.read_rows(&t, 6, 2), Err(OpError::Shape { .. })));
+        assert!(matches!(backend.read_ids(&t, 0, 1), Err(OpError::Shape { .. })));
+        let zeros = backend.zeros(DType::F32, &[5, 3]).unwrap();
+        assert_eq!(backend.read_rows(&zeros, 0, 5).unwrap(), [0.0; 15]);
+    }
+}
+
+#[test]
+fn more_memory_than_the_device_has_is_refused() {
+    for backend in &devices() {
+        let refused = backend.zeros(DType::F32, &[1 << 40]);
+        assert!(matches!(refused, Err(OpError::OutOfMemory { .. })), "{refused:?}");
+    }
+}
