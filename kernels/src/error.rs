@@ -43,6 +43,14 @@ pub enum OpError {
         /// What was being done, or what the emulator saw.
         what: String,
     },
+    /// The backend cannot be used on this machine; another one can.
+    #[error("{device}: {reason}")]
+    Unavailable {
+        /// Name of the backend.
+        device: &'static str,
+        /// Why, and what to do about it.
+        reason: String,
+    },
     /// The operating system refused a worker thread.
     #[error("{device}: could not start {threads} worker threads: {reason}")]
     Threads {

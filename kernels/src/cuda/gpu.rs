@@ -1,7 +1,7 @@
 //! What a driver of a GPU does: memory, launches, recorded graphs. `Cuda` and its launchers are the only callers; the
 //! drivers are the real one and the emulator.
 
-use crate::Result;
+use crate::{OpError, Result};
 use std::fmt::Debug;
 
 /// What is known of a device.
@@ -48,6 +48,12 @@ pub(crate) trait Gpu: Send + Sync + Debug {
     /// What the device is.
     fn properties(&self) -> &Properties;
 
+    /// Bytes that may be allocated now. On a device that shares the host's memory that is what the host can spare: the
+    /// driver's own figure counts the page cache as used there.
+    fn available(&self) -> Result<u64> {
+        available_on_host()
+    }
+
     /// Memory, aligned to 256 bytes. Its contents are unspecified (the emulator fills it with 0xFF: NaN).
     fn alloc(&self, bytes: usize) -> Result<u64>;
 
@@ -83,6 +89,16 @@ pub(crate) trait Gpu: Send + Sync + Debug {
 
     /// Seconds that `body`'s work took on the device; None where time means nothing (the emulator).
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>>;
+}
+
+/// `MemAvailable` of /proc/meminfo, bytes: what can be had without swapping.
+pub(crate) fn available_on_host() -> Result<u64> {
+    let path = "/proc/meminfo";
+    let fault = |what: String| OpError::Device { device: "host", code: path.into(), what };
+    let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024).ok_or_else(|| fault("has no MemAvailable".into()))
 }
 
 /// Kernel arguments: plain values without padding, laid out as the kernel's struct.

@@ -1,10 +1,12 @@
 //! The CUDA backend: launchers over one set of kernels (`kernels/cuda`), on a GPU through its driver or on the CPU
 //! through the emulator. One op family per file; this one names them.
 
+mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
 pub(crate) mod gpu;
 mod linear;
+mod measure;
 pub(crate) mod memory;
 mod pack;
 mod pass;
@@ -12,6 +14,7 @@ mod rows;
 pub(crate) mod weight;
 
 pub use gpu::Properties;
+pub use measure::Bandwidth;
 
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
@@ -57,6 +60,15 @@ pub(crate) fn tier(pass: &Pass) -> usize {
 }
 
 impl Cuda {
+    /// The backend on the GPU of this machine.
+    ///
+    /// # Errors
+    /// [`OpError::Unavailable`] with the reason and what to do: no driver or an old one, no GPU or one without kernels, a
+    /// build without GPU code.
+    pub fn open() -> Result<Cuda> {
+        Cuda::over(Arc::new(driver::Driver::open()?))
+    }
+
     /// The backend over a driver.
     pub(crate) fn over(gpu: Arc<dyn Gpu>) -> Result<Cuda> {
         let staged = Mutex::new(Staged::new(&gpu)?);
