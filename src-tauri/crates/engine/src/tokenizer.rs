@@ -202,7 +202,10 @@ pub(crate) mod tests {
     fn the_lower_bound_on_tokens_is_never_too_high() {
         let tokenizer = byte_tokenizer();
         for text in ["", "a", "<|im_end|><|im_end|>", "日本語の文章"] {
-            assert!(tokenizer.at_least(text) <= tokenizer.encode(text, None).expect("encodes").len(), "{text}");
+            assert!(
+                tokenizer.at_least(text) <= tokenizer.encode(text, None).expect("encodes").len(),
+                "{text}"
+            );
         }
     }
 
