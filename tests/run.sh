@@ -42,7 +42,7 @@ step_ui() {
 step_clippy() { cargo clippy --locked --workspace --all-targets -- -D warnings; }
 
 # The table of kernels is in the step's log.
-step_cuda() { HEARTH_CUDA=required cargo test --locked --workspace --test cuda_build -- --nocapture; }
+step_cuda() { HEARTH_CUDA=required cargo test --locked --workspace --test cuda_build -- --nocapture --test-threads=1; }
 
 # The whole-system tests start the real programs, so these come first.
 step_programs() {
@@ -102,6 +102,7 @@ packages_of() {
     case $1 in
         ui | types) ;;
         fmt) ;;
+        cuda) echo build-essential ;;
         clients) echo build-essential pkg-config libwebkit2gtk-4.1-dev ;;
         playwright) echo build-essential pkg-config libwebkit2gtk-4.1-dev chromium ;;
         desktop) echo build-essential pkg-config libwebkit2gtk-4.1-dev libayatana-appindicator3-1 \

@@ -243,7 +243,8 @@ fn find(note: &Path) -> Result<Nvcc, String> {
     let from_path = std::env::var_os("PATH").unwrap_or_default();
     let from_path: Vec<PathBuf> =
         std::env::split_paths(&from_path).map(|folder| folder.join("nvcc")).collect();
-    let fetched = fs::read_to_string(note).ok().map(|line| PathBuf::from(line.trim()));
+    let noted = fs::read_to_string(note).ok().map(|line| PathBuf::from(line.trim()));
+    let fetched = noted.into_iter().chain(fetched());
     let mut old = String::new();
     for path in from_env.chain(from_path).chain([PathBuf::from("/usr/local/cuda/bin/nvcc")]).chain(fetched) {
         match version(&path) {
@@ -255,6 +256,21 @@ fn find(note: &Path) -> Result<Nvcc, String> {
     Ok(Nvcc::Missing(format!(
         "{old}nvcc {NEEDED}.0 or newer was not found when it was built (`bash installers/run.sh` fetches it)"
     )))
+}
+
+/// What installers/setup.sh fetched into the cache folder, for whichever target folder: the newest first.
+fn fetched() -> Vec<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = named("XDG_CACHE_HOME").or_else(|| Some(named("HOME")?.join(".cache")));
+    let entries = cache.and_then(|cache| fs::read_dir(cache.join("hearth")).ok());
+    let folders = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_cuda =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("cuda-"));
+    let mut found: Vec<PathBuf> =
+        folders.filter(is_cuda).map(|folder| folder.join("nvidia/cu13/bin/nvcc")).collect();
+    found.sort();
+    found.reverse();
+    found
 }
 
 /// `13.0.88` of the nvcc at `path`.
