@@ -13,7 +13,7 @@ mod moe;
 mod norm;
 pub(crate) mod pack;
 mod pool;
-mod segments;
+pub(crate) mod segments;
 mod simd;
 pub(crate) mod weight;
 

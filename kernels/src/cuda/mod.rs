@@ -4,6 +4,7 @@
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
+mod gdn;
 pub(crate) mod gpu;
 mod linear;
 mod measure;
@@ -231,20 +232,20 @@ impl Ops for Cuda {
         self.linear_op("linear_add", t, x, w, out, Epilogue::Add)
     }
 
-    fn gdn_conv(&self, _pass: &Pass, _w: &Tensor, _state: &mut Tensor, _x: &mut Tensor) -> Result<()> {
-        Err(self.unsupported("gdn_conv", "f32"))
+    fn gdn_conv(&self, pass: &Pass, w: &Tensor, state: &mut Tensor, x: &mut Tensor) -> Result<()> {
+        gdn::conv(self, pass, w, state, x)
     }
 
     fn gdn_step(
         &self,
-        _pass: &Pass,
-        _shape: &GdnShape,
-        _rows: GdnRows<'_>,
-        _gates: &GdnGates,
-        _state: &mut Tensor,
-        _out: &mut Tensor,
+        pass: &Pass,
+        shape: &GdnShape,
+        rows: GdnRows<'_>,
+        gates: &GdnGates,
+        state: &mut Tensor,
+        out: &mut Tensor,
     ) -> Result<()> {
-        Err(self.unsupported("gdn_step", "f32"))
+        gdn::step(self, pass, shape, rows, gates, state, out)
     }
 
     fn attend_append(
