@@ -4,6 +4,7 @@
 pub mod cpu;
 pub mod cuda;
 mod dequantise;
+pub mod device;
 mod error;
 mod kv;
 mod narrow;
@@ -12,6 +13,7 @@ pub mod tensor;
 pub mod weight;
 
 pub use dequantise::{E2M1, dequantise, e4m3};
+pub use device::Device;
 pub use error::OpError;
 pub use ops::Ops;
 pub use tensor::{DType, Tensor};

@@ -218,6 +218,17 @@ pub trait Ops: Send + Sync {
     /// Name of the backend for messages: `cpu`, `cuda`, `emulated`.
     fn device(&self) -> &'static str;
 
+    /// Bytes that may be allocated on the device now; None where that is the host's memory.
+    fn available_memory(&self) -> Option<u64> {
+        None
+    }
+
+    /// Bytes per second that the device reads from its memory, measured now; None where that is the host's memory, or
+    /// where time means nothing.
+    fn read_bandwidth(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// Tells the backend which pass the next ops run: token ids of its rows, and the row numbers that will be gathered.
     /// What a device needs to know of them is copied there now, so that the ops themselves only launch.
     fn begin(&self, _pass: &Pass, _ids: &[u32], _picks: &[u32]) -> Result<()> {

@@ -118,6 +118,14 @@ impl Ops for Cuda {
         self.gpu.device()
     }
 
+    fn available_memory(&self) -> Option<u64> {
+        if self.properties().integrated { None } else { self.gpu.available().ok() }
+    }
+
+    fn read_bandwidth(&self) -> Result<Option<f64>> {
+        Ok(self.bandwidth()?.map(|measured| measured.read))
+    }
+
     fn begin(&self, pass: &Pass, ids: &[u32], picks: &[u32]) -> Result<()> {
         self.stage_with("begin", pass, ids, picks).map(drop)
     }

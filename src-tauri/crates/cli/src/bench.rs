@@ -6,10 +6,13 @@ mod machine;
 mod measure;
 mod report;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{bail, ensure};
-use hearth_kernels::cpu::{Simd, bandwidth};
+use hearth_kernels::{
+    Device,
+    cpu::{Simd, bandwidth},
+};
 use hearth_model::{
     Budget, KvType, WeightSource,
     formats::Formats,
@@ -42,7 +45,7 @@ pub struct Args {
     #[arg(long)]
     shapes: bool,
     /// Where to compute.
-    #[arg(long, default_value = "cpu", value_name = "cpu")]
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda")]
     device: String,
     /// Tokens of the prompt: what prefill is measured with, and what precedes the first decoded token.
     #[arg(long, default_value_t = 512, value_name = "N")]
@@ -115,12 +118,13 @@ fn invented(args: &Args, shape: &str) -> anyhow::Result<Synthetic> {
 
 /// Checks what can be checked before anything is built.
 fn plan(args: &Args) -> anyhow::Result<Plan> {
-    match args.device.as_str() {
-        "cpu" => {}
-        "cuda" | "emulated" => {
-            bail!("this build of Hearth has no {} backend; use --device cpu", args.device)
-        }
-        other => bail!("--device should be cpu, found {other:?}"),
+    let device: Device = args.device.parse()?;
+    ensure!(
+        device != Device::Emulated,
+        "the emulator's time says nothing of a GPU; use --device cpu or cuda"
+    );
+    if device == Device::Cuda {
+        ensure!(args.simd.is_none() && args.threads.is_none(), "--simd and --threads belong to --device cpu");
     }
     for (name, value, most) in [
         ("--context", args.context, 1 << 24),
@@ -145,6 +149,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         },
     };
     Ok(Plan {
+        device,
         prompt: args.context,
         chunk: args.chunk.min(args.context),
         decode: args.decode,
@@ -165,21 +170,20 @@ fn bench(
     plan: &Plan,
 ) -> anyhow::Result<Report> {
     let budget = measure::budget(source, formats, plan).map_err(with_next_step)?;
-    refuse_what_does_not_fit(name, &budget)?;
-    let roof = || {
-        bandwidth::measure_read(plan.threads, plan.roof_buffer, Duration::from_millis(500))
-            .map_err(|e| anyhow::anyhow!("the read bandwidth could not be measured: {e}"))
-    };
+    let ops = measure::open(plan)?;
+    let available = ops.available_memory().or_else(machine::available_memory);
+    refuse_what_does_not_fit(name, &budget, available)?;
+    let roof = || measure::roof(ops.as_ref(), plan);
     let before = roof()?;
-    let speed = measure::speed(source, plan)?;
+    let speed = measure::speed(source, ops.clone(), plan)?;
     // Measured around the run, since others may use the memory as well; the better one is the roof.
     let after = roof()?;
     let roof = if after.best > before.best { after } else { before };
     Ok(Report { model: name.to_owned(), plan: plan.clone(), budget, roof, speed })
 }
 
-fn refuse_what_does_not_fit(name: &str, budget: &Budget) -> anyhow::Result<()> {
-    let Some(available) = machine::available_memory() else { return Ok(()) };
+fn refuse_what_does_not_fit(name: &str, budget: &Budget, available: Option<u64>) -> anyhow::Result<()> {
+    let Some(available) = available else { return Ok(()) };
     // The buffer of the bandwidth measurement is gone before the model is loaded; the invented numbers are not.
     if budget.total() <= available {
         return Ok(());
@@ -266,7 +270,9 @@ mod tests {
         assert!(refused("bench --synthetic tiny --threads 0").contains("--threads"));
         assert!(refused("bench --synthetic tiny --kv f64").contains("f64"));
         assert!(refused("bench --synthetic tiny --simd mmx").contains("scalar"));
-        assert!(refused("bench --synthetic tiny --device cuda").contains("--device cpu"));
+        assert!(refused("bench --synthetic tiny --device emulated").contains("--device cpu"));
+        assert!(refused("bench --synthetic tiny --device cuda --threads 2").contains("--device cpu"));
+        assert!(refused("bench --synthetic tiny --device abacus").contains("abacus"));
         assert!(refused("bench --synthetic nothing").contains("moe-1gb"));
         assert!(refused("bench --synthetic tiny:fp8 --format fp8").contains("once"));
         assert!(refused("bench --synthetic tiny --format q4").contains("nvfp4-fp8"));
@@ -283,8 +289,9 @@ mod tests {
         let mut budget =
             measure::budget(&source, &source, &plan(&args).expect("a sound plan")).expect("a sound budget");
         budget.kv = 1 << 50;
-        let error =
-            refuse_what_does_not_fit("tiny", &budget).expect_err("a petabyte is not there").to_string();
+        let error = refuse_what_does_not_fit("tiny", &budget, Some(1 << 30))
+            .expect_err("a petabyte is not there")
+            .to_string();
         assert!(error.contains("KV 1125899.9 GB") && error.contains("available"), "{error}");
     }
 }

@@ -3,13 +3,13 @@
 
 mod file;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context, bail, ensure};
 use file::{Plan, TensorFile};
 use hearth_checkpoint::Checkpoint;
 use hearth_kernels::{
-    cpu::Cpu,
+    Device,
     ops::{Pass, Segment},
 };
 use hearth_model::{KvType, LoadOptions, Model, Seed, family};
@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, default_value_t = 512, value_name = "N")]
     chunk: usize,
     /// Where to compute.
-    #[arg(long, default_value = "cpu", value_name = "cpu")]
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda|emulated")]
     device: String,
     /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
     #[arg(long, default_value = "f32", value_name = "TYPE")]
@@ -53,7 +53,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         let report = serde_json::json!({
             "model": done.model, "tokens": done.tokens, "vocab": done.vocab, "mtp": args.mtp,
-            "device": args.device, "out": args.out, "seconds": seconds,
+            "device": done.device, "out": args.out, "seconds": seconds,
         });
         println!("{report}");
     } else {
@@ -68,6 +68,7 @@ struct Done {
     model: String,
     tokens: usize,
     vocab: usize,
+    device: &'static str,
 }
 
 fn compute(args: &Args) -> anyhow::Result<Done> {
@@ -77,13 +78,7 @@ fn compute(args: &Args) -> anyhow::Result<Done> {
         }
         None => parse_ids(&args.ids)?,
     };
-    match args.device.as_str() {
-        "cpu" => {}
-        "cuda" | "emulated" => {
-            bail!("this build of Hearth has no {} backend; use --device cpu", args.device)
-        }
-        other => bail!("--device should be cpu, found {other:?}"),
-    }
+    let device: Device = args.device.parse()?;
     ensure!(args.chunk > 0, "--chunk should be at least 1, found 0");
     let kv: KvType = args.kv.parse().map_err(with_next_step)?;
 
@@ -108,9 +103,10 @@ fn compute(args: &Args) -> anyhow::Result<Done> {
         max_rows: args.chunk.min(ids.len()),
         memory_limit: None,
     };
+    let ops = device.open(None)?.ops;
+    let device = ops.device();
     // The place of the file is tried before the weights are read.
-    let file = create(args, &checkpoint, ids.len(), spec.vocab)?;
-    let ops = Arc::new(Cpu::new(None).context("the CPU backend could not start")?);
+    let file = create(args, device, &checkpoint, ids.len(), spec.vocab)?;
     let mut model = Model::load(&checkpoint, ops, options, &mut |_| {}).map_err(with_next_step)?;
     ensure!(
         !args.mtp || model.spec().mtp.is_some(),
@@ -119,7 +115,7 @@ fn compute(args: &Args) -> anyhow::Result<Done> {
     );
     write_logits(&mut model, &ids, args, &file)?;
     file.finish(&args.out)?;
-    Ok(Done { model: checkpoint.name().to_owned(), tokens: ids.len(), vocab: spec.vocab })
+    Ok(Done { model: checkpoint.name().to_owned(), tokens: ids.len(), vocab: spec.vocab, device })
 }
 
 fn write_logits(model: &mut Model, ids: &[u32], args: &Args, file: &TensorFile) -> anyhow::Result<()> {
@@ -154,7 +150,13 @@ fn write_logits(model: &mut Model, ids: &[u32], args: &Args, file: &TensorFile) 
     Ok(())
 }
 
-fn create(args: &Args, checkpoint: &Checkpoint, tokens: usize, vocab: usize) -> anyhow::Result<TensorFile> {
+fn create(
+    args: &Args,
+    device: &str,
+    checkpoint: &Checkpoint,
+    tokens: usize,
+    vocab: usize,
+) -> anyhow::Result<TensorFile> {
     let ids = |name| Plan { name, dtype: "I64", shape: vec![tokens], element: 8 };
     let logits = |name| Plan { name, dtype: "F32", shape: vec![tokens, vocab], element: 4 };
     let mut plan = vec![ids("input_ids"), logits("logits")];
@@ -165,7 +167,7 @@ fn create(args: &Args, checkpoint: &Checkpoint, tokens: usize, vocab: usize) -> 
         "format": "pt",
         "engine": concat!("hearth ", env!("CARGO_PKG_VERSION")),
         "model": checkpoint.name(),
-        "device": args.device,
+        "device": device,
         "kv": args.kv,
         "chunk": args.chunk.to_string(),
         "exact": args.exact.to_string(),

@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long)]
     name: Option<String>,
     /// Backend.
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda|emulated")]
     device: String,
     /// Most tokens of a request, prompt and answer together; default: the model's limit, or what fits.
     #[arg(long, value_parser = value_parser!(u32).range(1..))]

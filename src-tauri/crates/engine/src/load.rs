@@ -7,7 +7,7 @@ use std::{
 };
 
 use hearth_checkpoint::{Checkpoint, CheckpointError};
-use hearth_kernels::{Ops, cpu::Cpu, ops::Pass};
+use hearth_kernels::{Device, OpError, Ops, ops::Pass};
 use hearth_model::{Budget, KvType, LoadOptions, LoadStage, Model, ModelError, ModelSpec, family};
 use serde_json::Value;
 
@@ -30,7 +30,7 @@ pub struct LoadRequest {
     pub folder: Option<PathBuf>,
     /// The name in answers; None: the folder's.
     pub id: Option<String>,
-    /// Backend: `cpu`.
+    /// Backend: `auto`, `cpu`, `cuda` or `emulated`.
     pub device: String,
     /// Threads of the CPU backend; None: all cores.
     pub threads: Option<usize>,
@@ -54,13 +54,20 @@ pub struct LoadRequest {
 /// A fault with the reader's own sentence; loading again gives the same.
 pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault> {
     board.set_phase(loading(0, 0.0));
-    if request.device != "cpu" {
-        return Err(Fault::new(
-            "device_unavailable",
-            format!("This build of Hearth has no backend for the device '{}'.", request.device),
-            "Use --device cpu.",
-        ));
+    let device: Device = request.device.parse().map_err(|error| {
+        Fault::new("device_unknown", sentence(&error), "Choose one of these with --device, or leave it out.")
+    })?;
+    // Before the checkpoint is read: a GPU that cannot be used is known within a moment.
+    let opened = device.open(request.threads).map_err(|error| match error {
+        OpError::Unavailable { .. } => {
+            Fault::new("device_unavailable", sentence(&error), "Or run with --device cpu.")
+        }
+        _ => Fault::new("device_failed", sentence(&error), "Free some memory and try again."),
+    })?;
+    if let Some(notice) = &opened.notice {
+        tracing::info!("computing on the CPU ({notice})");
     }
+    let ops = opened.ops;
     let checkpoint = match &request.folder {
         Some(folder) => Checkpoint::open(folder),
         None => Checkpoint::builtin(),
@@ -71,7 +78,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     let mut spec = family::read(checkpoint.config()).map_err(model_fault)?;
     family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
     spec.mtp = None;
-    let memory_limit = memory_limit(request.memory_reserve);
+    let memory_limit = memory_limit(request.memory_reserve, ops.as_ref());
     let options = fit(request, &checkpoint, &spec, memory_limit)?;
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
     board.lock().model = Some(EngineModel {
@@ -82,17 +89,10 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         context: options.context as u32,
         kv: options.kv.name().to_owned(),
         max_requests: options.slots as u32,
-        device: request.device.clone(),
+        device: ops.device().to_owned(),
         exact: options.exact,
     });
 
-    let ops: Arc<dyn Ops> = Arc::new(Cpu::new(request.threads).map_err(|error| {
-        Fault::new(
-            "device_failed",
-            format!("The CPU backend cannot start: {error}."),
-            "Free some memory and try again.",
-        )
-    })?);
     let mut progress = |at: hearth_model::LoadProgress| {
         board.beat();
         let stage = match at.stage {
@@ -161,8 +161,12 @@ pub fn default_reserve(total: u64) -> u64 {
 }
 
 /// What a model may take: the memory that can be had without swapping, by the kernel's estimate, less the reserve.
-/// None where the kernel does not tell.
-fn memory_limit(reserve: Option<u64>) -> Option<u64> {
+/// On a GPU with memory of its own, what is free there less 1 GiB. None where the kernel does not tell.
+fn memory_limit(reserve: Option<u64>, ops: &dyn Ops) -> Option<u64> {
+    // A GPU with memory of its own leaves the host's alone.
+    if let Some(available) = ops.available_memory() {
+        return Some(available.saturating_sub(reserve.unwrap_or(1 << 30)));
+    }
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let bytes = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
@@ -277,7 +281,13 @@ mod tests {
         };
         let fault = load(&request, &Board::default()).map(|_| ()).expect_err("there is no such folder");
         assert!(fault.message.contains("/nowhere/at/all"), "{fault:?}");
-        let fault = load(&LoadRequest { device: "cuda".into(), ..request }, &Board::default());
-        assert_eq!(fault.map(|_| ()).expect_err("no such backend").code, "device_unavailable");
+        let fault = load(&LoadRequest { device: "tpu".into(), ..request.clone() }, &Board::default());
+        assert_eq!(fault.map(|_| ()).expect_err("no such backend").code, "device_unknown");
+        if Device::Cuda.open(None).is_err() {
+            let fault = load(&LoadRequest { device: "cuda".into(), ..request }, &Board::default());
+            let fault = fault.map(|_| ()).expect_err("no GPU here");
+            assert_eq!(fault.code, "device_unavailable");
+            assert!(fault.next_step.contains("--device cpu"), "{fault:?}");
+        }
     }
 }

@@ -1,10 +1,17 @@
 //! Runs a model and takes the time: prefill of one prompt, then decode steps of some sequences. Called by `bench`.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use hearth_kernels::{
-    cpu::{Cpu, Simd},
+    Device, Ops,
+    cpu::{
+        Cpu, Simd,
+        bandwidth::{self, ReadBandwidth},
+    },
     ops::{Pass, Segment},
 };
 use hearth_model::{Budget, KvType, LoadOptions, Model, ModelError, WeightSource, family, formats::Formats};
@@ -12,6 +19,8 @@ use hearth_model::{Budget, KvType, LoadOptions, Model, ModelError, WeightSource,
 /// What is measured.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Where to compute.
+    pub device: Device,
     /// Tokens of the prompt.
     pub prompt: usize,
     /// Rows of prefill computed at once.
@@ -43,7 +52,9 @@ pub struct Speed {
     pub step: f64,
     /// Estimated bytes of a step at the middle of the decoded stretch (budget).
     pub bytes_per_step: u64,
-    /// Threads that computed.
+    /// The backend that computed.
+    pub device: &'static str,
+    /// Threads that computed, on the CPU.
     pub threads: usize,
     /// Seconds to invent or read, and pack, the weights.
     pub load: f64,
@@ -77,13 +88,34 @@ pub fn budget(source: &dyn WeightSource, formats: &dyn Formats, plan: &Plan) -> 
     Budget::of(&spec, formats, &options(plan))
 }
 
+/// Opens the backend. Where the plan leaves it open and there is no GPU, the CPU as the plan has it.
+pub fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Ops>> {
+    if plan.device != Device::Cpu {
+        match Device::Cuda.open(None) {
+            Ok(opened) => return Ok(opened.ops),
+            Err(error) if plan.device == Device::Cuda => return Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    Ok(Arc::new(Cpu::with_simd(plan.threads, plan.simd).context("the CPU backend could not start")?))
+}
+
+/// What the backend's memory gives when it is only read.
+pub fn roof(ops: &dyn Ops, plan: &Plan) -> anyhow::Result<ReadBandwidth> {
+    let failed = |e| anyhow::anyhow!("the read bandwidth could not be measured: {e}");
+    match ops.read_bandwidth().map_err(failed)? {
+        Some(rate) => Ok(ReadBandwidth { best: rate, median: rate, buffer: 1 << 30, threads: 0, passes: 9 }),
+        None => bandwidth::measure_read(plan.threads, plan.roof_buffer, Duration::from_millis(500))
+            .map_err(failed),
+    }
+}
+
 /// Loads the model and measures it.
-pub fn speed(source: &dyn WeightSource, plan: &Plan) -> anyhow::Result<Speed> {
-    let cpu = Cpu::with_simd(plan.threads, plan.simd).context("the CPU backend could not start")?;
-    let threads = cpu.threads();
+pub fn speed(source: &dyn WeightSource, ops: Arc<dyn Ops>, plan: &Plan) -> anyhow::Result<Speed> {
+    let device = ops.device();
+    let threads = plan.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     let start = Instant::now();
-    let mut model =
-        Model::load(source, Arc::new(cpu), options(plan), &mut |_| {}).map_err(super::with_next_step)?;
+    let mut model = Model::load(source, ops, options(plan), &mut |_| {}).map_err(super::with_next_step)?;
     let load = start.elapsed().as_secs_f64();
 
     // Once through everything first: memory is mapped, pages are in.
@@ -108,6 +140,7 @@ pub fn speed(source: &dyn WeightSource, plan: &Plan) -> anyhow::Result<Speed> {
         prefill: plan.prompt as f64 / median(&mut prefills),
         decode: plan.sequences as f64 / step,
         step,
+        device,
         bytes_per_step: model
             .bytes_per_step(plan.sequences, plan.sequences * (plan.prompt + plan.decode / 2)),
         threads,

@@ -38,13 +38,16 @@ impl Report {
         let Report { model, plan, budget, roof, speed } = self;
         let (rows, chunk) = (plan.sequences, plan.chunk);
         format!(
-            "{model}: {:.2} GB of weights on {} threads with {}\n\
+            "{model}: {:.2} GB of weights on {}\n\
              prefill   {:9.1} tok/s   {} tokens, {chunk} rows at once\n\
              decode    {:9.1} tok/s   {rows} at once, {:.2} ms a step, {:.3} GB a step (estimated)\n\
              bandwidth {:9.1} GB/s    {:.0} % of the {:.1} GB/s this machine reads (measured)",
             budget.weights.total() as f64 / 1e9,
-            speed.threads,
-            plan.simd.name(),
+            if speed.device == "cpu" {
+                format!("{} threads with {}", speed.threads, plan.simd.name())
+            } else {
+                speed.device.to_owned()
+            },
             speed.prefill,
             plan.prompt,
             speed.decode,
@@ -64,6 +67,7 @@ impl Report {
             "commit": machine::commit(),
             "machine": {
                 "processor": machine::processor(), "threads": speed.threads, "simd": plan.simd.name(),
+                "device": speed.device,
                 "load_average": machine::load_average(),
             },
             "weights": { "planned": budget.weights.total(), "held": speed.weights, "load_seconds": speed.load },
@@ -87,7 +91,7 @@ impl Report {
             ("commit", machine::commit().unwrap_or_else(dash)),
             ("processor", machine::processor().unwrap_or_else(dash)),
             ("threads", speed.threads.to_string()),
-            ("simd", plan.simd.name().to_owned()),
+            ("simd", if speed.device == "cpu" { plan.simd.name() } else { speed.device }.to_owned()),
             ("model", model.replace(',', " ")),
             ("kv", plan.kv_name().to_owned()),
             ("context", plan.prompt.to_string()),
