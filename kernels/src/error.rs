@@ -51,6 +51,24 @@ pub enum OpError {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// The memory plan cannot be kept.
+    #[error("{device}: {reason}:{table}")]
+    Plan {
+        /// Name of the backend.
+        device: &'static str,
+        /// What does not fit.
+        reason: String,
+        /// Each use of the memory on a line of its own, with its size.
+        table: String,
+    },
+    /// A file could not be read.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What the operating system says.
+        reason: String,
+    },
     /// The operating system refused a worker thread.
     #[error("{device}: could not start {threads} worker threads: {reason}")]
     Threads {

@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod cuda;
 mod dequantise;
 pub mod device;
+pub mod direct;
 mod error;
 mod kv;
 mod narrow;

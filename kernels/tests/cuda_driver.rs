@@ -5,6 +5,7 @@
 //! The library is loaded once per process, so each case runs this program again, with one ignored test.
 
 use hearth_kernels::cuda::Cuda;
+use hearth_kernels::direct::DirectFile;
 use hearth_kernels::ops::{Pass, Segment, Stretch};
 use hearth_kernels::{DType, OpError, Ops};
 use std::path::{Path, PathBuf};
@@ -121,6 +122,18 @@ fn copies() {
         let tail = cuda.read_rows(&tensors[tensor], length - 1, 1).expect("it is read");
         assert_eq!(tail, [value(tensor, length - 1)]);
     }
+    // From a file, through two buffers of 32 MiB of which the first is used twice, from an odd place.
+    let path = std::env::temp_dir().join(format!("hearth-driver-{}", std::process::id()));
+    let rows = (70 << 20) / 4;
+    let bytes: Vec<u8> =
+        [0; 12].into_iter().chain((0..rows).flat_map(|i| value(9, i).to_le_bytes())).collect();
+    std::fs::write(&path, &bytes).expect("the folder for temporary files can be written");
+    let file = DirectFile::open(&path).expect("it is there");
+    let streamed = cuda.upload_file(&file, 12, DType::F32, &[rows, 1]).expect("it is read");
+    println!("direct: {}", file.is_direct());
+    std::fs::remove_file(&path).expect("it was there");
+    let read = cuda.read_rows(&streamed, 0, rows).expect("it is read");
+    assert!(read.iter().enumerate().all(|(i, &x)| x == value(9, i)), "what came from the file");
     let zeros = cuda.zeros(DType::F32, &[1000, 3]).expect("there is memory");
     assert!(cuda.read_rows(&zeros, 0, 1000).expect("it is read").iter().all(|&x| x == 0.0));
     let refused = cuda.zeros(DType::F32, &[1 << 30]).expect_err("4 GiB are more than the stand-in has");

@@ -7,12 +7,12 @@ mod device;
 mod kernels;
 mod pinned;
 
-use super::gpu::{Gpu, Launch, Properties, available_on_host};
+use super::gpu::{Bounce, Gpu, Launch, Properties, available_on_host};
 use crate::{OpError, Result};
 use cudarc::driver::sys;
 use device::{Device, check};
 use kernels::Kernels;
-use pinned::Pinned;
+use pinned::{Pinned, PinnedBuffer};
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -147,6 +147,12 @@ impl Gpu for Driver {
             // about a refusal.
             unsafe { sys::cuMemFree_v2(address) };
         }
+    }
+
+    fn pin(&self, bytes: usize) -> Result<Option<Box<dyn Bounce + '_>>> {
+        self.not_recording("pinning memory")?;
+        self.device.make_current()?;
+        Ok(Some(Box::new(PinnedBuffer::new(&self.device, self.stream, bytes)?)))
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {

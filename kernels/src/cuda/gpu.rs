@@ -60,6 +60,12 @@ pub(crate) trait Gpu: Send + Sync + Debug {
     /// Gives memory of `alloc` back.
     fn free(&self, address: u64);
 
+    /// Host memory that the driver copies from by itself, for loading; None where there is no such thing.
+    fn pin(&self, bytes: usize) -> Result<Option<Box<dyn Bounce + '_>>> {
+        let _ = bytes;
+        Ok(None)
+    }
+
     /// Copies to the device; `bytes` may be reused on return.
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()>;
 
@@ -89,6 +95,18 @@ pub(crate) trait Gpu: Send + Sync + Debug {
 
     /// Seconds that `body`'s work took on the device; None where time means nothing (the emulator).
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>>;
+}
+
+/// A buffer of host memory, aligned to a page, from which the device copies while the host does something else.
+pub(crate) trait Bounce {
+    /// The memory; not while a copy from it is on its way.
+    fn bytes(&mut self) -> &mut [u8];
+
+    /// Starts copying `count` bytes from byte `from` of it to the device address `to`, in the order of the stream.
+    fn send(&mut self, from: usize, count: usize, to: u64) -> Result<()>;
+
+    /// Waits until what was sent has been copied; at once if nothing was.
+    fn wait(&mut self) -> Result<()>;
 }
 
 /// `MemAvailable` of /proc/meminfo, bytes: what can be had without swapping.

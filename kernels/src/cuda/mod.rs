@@ -12,6 +12,7 @@ pub(crate) mod memory;
 mod pack;
 mod pass;
 mod rows;
+mod stream;
 pub(crate) mod weight;
 
 pub use gpu::Properties;

@@ -1,6 +1,7 @@
 //! Copies between host memory and the device through pinned memory, which is what the driver copies from without waiting.
 
-use super::device::{Event, check};
+use super::Bounce;
+use super::device::{Device, Event, check};
 use crate::Result;
 use cudarc::driver::sys;
 use std::ptr::null_mut;
@@ -100,6 +101,59 @@ impl Pinned {
         for slot in &mut self.slots {
             // SAFETY: from cuMemHostAlloc, freed once: the pointer is cleared.
             unsafe { sys::cuMemFreeHost(std::mem::replace(&mut slot.host, null_mut()).cast()) };
+        }
+    }
+}
+
+/// A buffer for loading, given back when it goes.
+pub(super) struct PinnedBuffer<'a> {
+    device: &'a Device,
+    stream: sys::CUstream,
+    host: *mut u8,
+    bytes: usize,
+    copied: Event,
+}
+
+impl PinnedBuffer<'_> {
+    /// `bytes` bytes that are copied from on `stream`. The context is current.
+    pub fn new(device: &Device, stream: sys::CUstream, bytes: usize) -> Result<PinnedBuffer<'_>> {
+        let copied = Event::new(false)?;
+        let mut host = null_mut();
+        // SAFETY: `host` is written on success; it belongs to the buffer until its drop.
+        check(unsafe { sys::cuMemHostAlloc(&mut host, bytes, 0) }, || {
+            format!("pinning {bytes} bytes of host memory")
+        })?;
+        Ok(PinnedBuffer { device, stream, host: host.cast(), bytes, copied })
+    }
+}
+
+impl Bounce for PinnedBuffer<'_> {
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the memory is ours and holds `bytes` bytes; cuMemHostAlloc gives memory of the system, which is zeroed.
+        unsafe { std::slice::from_raw_parts_mut(self.host, self.bytes) }
+    }
+
+    fn send(&mut self, from: usize, count: usize, to: u64) -> Result<()> {
+        assert!(from + count <= self.bytes, "the range lies in the buffer");
+        self.device.make_current()?;
+        // SAFETY: the range lies in the buffer, which lives until the copy is done: `drop` waits. The caller names device
+        // memory of its own.
+        let code = unsafe { sys::cuMemcpyHtoDAsync_v2(to, self.host.add(from).cast(), count, self.stream) };
+        check(code, || format!("copying {count} bytes to the device"))?;
+        self.copied.record(self.stream)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        self.device.make_current()?;
+        self.copied.wait()
+    }
+}
+
+impl Drop for PinnedBuffer<'_> {
+    fn drop(&mut self) {
+        if self.wait().is_ok() {
+            // SAFETY: from cuMemHostAlloc, freed once; no copy is under way.
+            unsafe { sys::cuMemFreeHost(self.host.cast()) };
         }
     }
 }
