@@ -12,11 +12,13 @@ pub(crate) mod memory;
 mod pack;
 mod pass;
 mod rows;
+mod slab;
 mod stream;
 pub(crate) mod weight;
 
 pub use gpu::Properties;
 pub use measure::Bandwidth;
+pub use slab::MemoryPlan;
 
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,

@@ -1,0 +1,289 @@
+//! One block of device memory, planned before the first byte of a model is read, from which everything is given out. The
+//! plan is a ceiling: what goes beyond it is refused with the plan in the message, instead of freezing a machine whose GPU
+//! shares the host's memory, or failing in the middle of a request.
+//!
+//! One block also wastes nothing: the driver packs small allocations into chunks of 2 MiB and rounds.
+
+use super::Cuda;
+use super::gpu::{Bounce, Gpu, Launch, Properties};
+use crate::{OpError, Result};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Alignment of every allocation.
+const ALIGN: u64 = 256;
+
+/// What the memory is for, in the order of the table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Name and bytes of each use.
+    pub items: Vec<(String, u64)>,
+}
+
+impl MemoryPlan {
+    /// Bytes of all items.
+    pub fn total(&self) -> u64 {
+        self.items.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
+    }
+
+    /// One line per item, their sum, and lines of what else is to be told.
+    fn table(&self, more: &[(&str, u64)]) -> String {
+        let mut table = String::new();
+        let mut line = |name: &str, bytes: u64| {
+            let _ = write!(table, "\n  {name:<32} {:>12.1} MiB", bytes as f64 / (1 << 20) as f64);
+        };
+        self.items.iter().for_each(|(name, bytes)| line(name, *bytes));
+        line("planned", self.total());
+        more.iter().for_each(|(name, bytes)| line(name, *bytes));
+        table
+    }
+}
+
+impl Cuda {
+    /// Bytes of device memory that can be had now: what the host can spare on a GPU that shares its memory.
+    ///
+    /// # Errors
+    /// A fault of the device, or a host that does not tell.
+    pub fn available(&self) -> Result<u64> {
+        self.gpu.available()
+    }
+
+    /// The same device, limited to the memory of `plan`, which is taken at once. For a backend with nothing in it.
+    ///
+    /// # Errors
+    /// [`OpError::Plan`] if the device has not got that much, for example because another program took it since the plan
+    /// was made.
+    pub fn planned(self, plan: MemoryPlan) -> Result<Cuda> {
+        let available = self.gpu.available()?;
+        let refused = |reason: String| OpError::Plan {
+            device: self.gpu.device(),
+            reason,
+            table: plan.table(&[("available", available)]),
+        };
+        let bytes = plan.total().next_multiple_of(ALIGN);
+        if bytes > available {
+            // Asked before it is taken: a host whose memory is overdrawn does not refuse, it stands still.
+            return Err(refused("the model needs more memory than the device has free".into()));
+        }
+        let base = match self.gpu.alloc(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            Ok(base) => base,
+            Err(OpError::OutOfMemory { .. }) => {
+                return Err(refused(
+                    "the planned memory could not be had in one piece; another program may have taken it"
+                        .into(),
+                ));
+            }
+            Err(other) => return Err(other),
+        };
+        let free = BTreeMap::from([(base, bytes)]);
+        let state = Mutex::new(State { free, taken: BTreeMap::new(), used: 0 });
+        Cuda::over(Arc::new(Slab { gpu: self.gpu.clone(), plan, base, bytes, state }))
+    }
+}
+
+/// A device that gives out memory from its slab only.
+#[derive(Debug)]
+struct Slab {
+    gpu: Arc<dyn Gpu>,
+    plan: MemoryPlan,
+    base: u64,
+    bytes: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Address and bytes of the gaps; no two of them touch.
+    free: BTreeMap<u64, u64>,
+    /// Address and bytes of what was given out.
+    taken: BTreeMap<u64, u64>,
+    used: u64,
+}
+
+impl State {
+    /// The lowest gap that is large enough: what is allocated while loading stays, so gaps are few.
+    fn take(&mut self, bytes: u64) -> Option<u64> {
+        let (&at, &gap) = self.free.iter().find(|(_, gap)| **gap >= bytes)?;
+        self.free.remove(&at);
+        if gap > bytes {
+            self.free.insert(at + bytes, gap - bytes);
+        }
+        self.taken.insert(at, bytes);
+        self.used += bytes;
+        Some(at)
+    }
+
+    /// Joins what is given back with the gaps beside it.
+    fn give_back(&mut self, at: u64) {
+        let Some(bytes) = self.taken.remove(&at) else { return };
+        self.used -= bytes;
+        let (mut from, mut to) = (at, at + bytes);
+        if let Some((&before, &gap)) =
+            self.free.range(..at).next_back().filter(|(before, gap)| **before + **gap == at)
+        {
+            self.free.remove(&before);
+            from = before;
+            debug_assert!(gap > 0);
+        }
+        if let Some(after) = self.free.remove(&to) {
+            to += after;
+        }
+        self.free.insert(from, to - from);
+    }
+}
+
+impl Gpu for Slab {
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        let wanted = (bytes.max(1) as u64).checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.take(wanted).ok_or_else(|| OpError::Plan {
+            device: self.gpu.device(),
+            reason: format!("{bytes} bytes more than the memory plan has"),
+            table: self.plan.table(&[
+                ("in use", state.used),
+                ("largest gap", state.free.values().copied().max().unwrap_or(0)),
+                ("asked for", bytes as u64),
+            ]),
+        })
+    }
+
+    fn free(&self, address: u64) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).give_back(address);
+    }
+
+    /// What the plan has left.
+    fn available(&self) -> Result<u64> {
+        Ok(self.bytes - self.state.lock().unwrap_or_else(PoisonError::into_inner).used)
+    }
+
+    fn device(&self) -> &'static str {
+        self.gpu.device()
+    }
+
+    fn properties(&self) -> &Properties {
+        self.gpu.properties()
+    }
+
+    fn pin(&self, bytes: usize) -> Result<Option<Box<dyn Bounce + '_>>> {
+        self.gpu.pin(bytes)
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        self.gpu.write(address, bytes)
+    }
+
+    fn read(&self, address: u64, into: &mut [u8]) -> Result<()> {
+        self.gpu.read(address, into)
+    }
+
+    fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
+        self.gpu.fill(address, byte, bytes)
+    }
+
+    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
+        self.gpu.copy(to, from, bytes)
+    }
+
+    fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
+        self.gpu.launch(launch, args)
+    }
+
+    fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
+        self.gpu.capture(body)
+    }
+
+    fn replay(&self, graph: u64) -> Result<()> {
+        self.gpu.replay(graph)
+    }
+
+    fn drop_graph(&self, graph: u64) {
+        self.gpu.drop_graph(graph);
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.gpu.synchronize()
+    }
+
+    fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
+        self.gpu.time(body)
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        self.gpu.free(self.base);
+    }
+}
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use super::*;
+    use crate::cuda::emulated::EmulatorOptions;
+    use crate::{DType, Ops};
+
+    fn planned(items: &[(&str, u64)]) -> Result<Cuda> {
+        let cuda = Cuda::emulated(EmulatorOptions::default())?;
+        cuda.planned(MemoryPlan {
+            items: items.iter().map(|(name, bytes)| (name.to_string(), *bytes)).collect(),
+        })
+    }
+
+    #[test]
+    fn an_allocation_beyond_the_plan_is_refused_with_the_plan() {
+        let cuda = planned(&[("weights", 3 << 20), ("keys and values", 1 << 20)]).expect("there is memory");
+        let before = cuda.available().expect("the slab tells");
+        let held = cuda.zeros(DType::F32, &[1 << 19]).expect("2 MiB of 4 MiB");
+        let error = cuda.zeros(DType::F32, &[1 << 19]).map(drop).expect_err("the rest is less than 2 MiB");
+        let text = error.to_string();
+        for part in [
+            "2097152 bytes more than the memory plan has",
+            "weights",
+            "3.0 MiB",
+            "keys and values",
+            "planned",
+            "4.0 MiB",
+            "asked for",
+            "2.0 MiB",
+        ] {
+            assert!(text.contains(part), "{part:?} is missing in: {text}");
+        }
+        drop(held);
+        assert_eq!(cuda.available(), Ok(before));
+        cuda.zeros(DType::F32, &[1 << 19]).expect("it was given back");
+    }
+
+    #[test]
+    fn a_plan_that_does_not_fit_is_refused_before_anything_is_taken() {
+        let error = planned(&[("weights", 1 << 60)]).expect_err("nobody has an exabyte");
+        assert!(error.to_string().contains("more memory than the device has free"), "{error}");
+        assert!(error.to_string().contains("available"), "{error}");
+    }
+
+    #[test]
+    fn gaps_join_whatever_the_order_in_which_memory_comes_back() {
+        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+            let mut state =
+                State { free: BTreeMap::from([(4096, 4 * ALIGN)]), taken: BTreeMap::new(), used: 0 };
+            let at: Vec<u64> = (0..3).map(|_| state.take(ALIGN).expect("there is room")).collect();
+            assert_eq!(at, [4096, 4096 + ALIGN, 4096 + 2 * ALIGN]);
+            order.iter().for_each(|&i| state.give_back(at[i]));
+            assert_eq!((state.free, state.used), (BTreeMap::from([(4096, 4 * ALIGN)]), 0), "{order:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_given_out_is_aligned_and_apart() {
+        let cuda = planned(&[("all", 1 << 20)]).expect("there is memory");
+        let tensors: Vec<_> = [1, 63, 64, 65, 1000]
+            .iter()
+            .map(|&n| cuda.zeros(DType::F32, &[n]).expect("there is room"))
+            .collect();
+        let mut last = 0;
+        for tensor in &tensors {
+            let at = tensor.address("test", "tensor").expect("it is on the device");
+            assert!(at.is_multiple_of(ALIGN) && at >= last, "{at}");
+            last = at + 4 * tensor.shape.iter().product::<usize>() as u64;
+        }
+    }
+}
