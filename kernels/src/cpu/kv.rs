@@ -9,12 +9,8 @@ use crate::ops::{AttentionShape, KvFormat, KvLayer, Norm, Pass};
 use crate::{OpError, Result, Tensor};
 use half::bf16;
 
-/// Pages and positions per page of a layer whose two tensors fit `shape`.
-pub(crate) fn cache_size(
-    op: &'static str,
-    shape: &AttentionShape,
-    cache: &KvLayer,
-) -> Result<(usize, usize)> {
+/// Refuses heads that do not fit together.
+pub(crate) fn check_shape(op: &'static str, shape: &AttentionShape) -> Result<()> {
     let AttentionShape { q_heads, kv_heads, head_dim, rope_dims, .. } = *shape;
     if kv_heads == 0 || head_dim == 0 || q_heads == 0 || !q_heads.is_multiple_of(kv_heads) {
         return Err(OpError::shape(op, "shape", "query heads a multiple of key heads", format!("{shape:?}")));
@@ -22,7 +18,17 @@ pub(crate) fn cache_size(
     if rope_dims > head_dim || !rope_dims.is_multiple_of(2) {
         return Err(OpError::shape(op, "rope_dims", format!("even, at most {head_dim}"), rope_dims));
     }
-    let size = cache.size(op, kv_heads, head_dim)?;
+    Ok(())
+}
+
+/// Pages and positions per page of a layer whose two tensors fit `shape`.
+pub(crate) fn cache_size(
+    op: &'static str,
+    shape: &AttentionShape,
+    cache: &KvLayer,
+) -> Result<(usize, usize)> {
+    check_shape(op, shape)?;
+    let size = cache.size(op, shape.kv_heads, shape.head_dim)?;
     cache.k.host::<u8>(op, "keys")?;
     cache.v.host::<u8>(op, "values")?;
     Ok(size)
@@ -84,7 +90,7 @@ pub(crate) fn append(
 }
 
 /// inv_freq_i = theta^(-2i / rope_dims), rounded as the reference does (f32 power, then f32 reciprocal).
-fn frequencies(shape: &AttentionShape) -> Vec<f32> {
+pub(crate) fn frequencies(shape: &AttentionShape) -> Vec<f32> {
     let dims = shape.rope_dims as f32;
     (0..shape.rope_dims / 2).map(|i| 1.0 / shape.rope_theta.powf(2.0 * i as f32 / dims)).collect()
 }

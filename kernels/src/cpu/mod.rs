@@ -5,7 +5,7 @@ mod attention;
 pub mod bandwidth;
 pub(crate) mod buffer;
 mod gdn;
-mod kv;
+pub(crate) mod kv;
 mod linear;
 mod math;
 pub(crate) mod memory;

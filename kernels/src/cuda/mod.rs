@@ -1,6 +1,7 @@
 //! The CUDA backend: launchers over one set of kernels (`kernels/cuda`), on a GPU through its driver or on the CPU
 //! through the emulator. One op family per file; this one names them.
 
+mod attention;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
@@ -261,27 +262,27 @@ impl Ops for Cuda {
 
     fn attend_append(
         &self,
-        _pass: &Pass,
-        _shape: &AttentionShape,
-        _q_norm: &Norm,
-        _k_norm: &Norm,
-        _q: &mut Tensor,
-        _k: &Tensor,
-        _v: &Tensor,
-        _cache: &mut KvLayer,
+        pass: &Pass,
+        shape: &AttentionShape,
+        q_norm: &Norm,
+        k_norm: &Norm,
+        q: &mut Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        cache: &mut KvLayer,
     ) -> Result<()> {
-        Err(self.unsupported("attend_append", "f32"))
+        attention::append(self, pass, shape, q_norm, k_norm, q, k, v, cache)
     }
 
     fn attend_paged(
         &self,
-        _pass: &Pass,
-        _shape: &AttentionShape,
-        _q: &Tensor,
-        _cache: &KvLayer,
-        _out: &mut Tensor,
+        pass: &Pass,
+        shape: &AttentionShape,
+        q: &Tensor,
+        cache: &KvLayer,
+        out: &mut Tensor,
     ) -> Result<()> {
-        Err(self.unsupported("attend_paged", "f32"))
+        attention::paged(self, pass, shape, q, cache, out)
     }
 
     fn moe_route(
