@@ -28,7 +28,7 @@ template <u32 FMT> ROWS_FN void embed_row(const Matrix& table, u32 id, float* ou
     for (u32 part = threadIdx.x; part < 4 * table.k_tiles; part += THREADS) {
         const u32 kt = part / 4, lane = 4 * (r % 8) + part % 4;
         typename T::Raw raw;
-        T::load(raw, reinterpret_cast<const u8*>(table.tiles) + (static_cast<u64>(tile_row) * table.k_tiles + kt) * T::BYTES,
+        T::template load<true>(raw, reinterpret_cast<const u8*>(table.tiles) + (static_cast<u64>(tile_row) * table.k_tiles + kt) * T::BYTES,
                 lane);
         const auto ready = T::ready(raw, lane);
         float scale = row_scale;

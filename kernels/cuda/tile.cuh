@@ -36,8 +36,11 @@ static_assert(sizeof(Matrix) == 48, "as in pack.rs");
 
 TILE_FN u32 word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
+// ONCE: no other warp of the block reads it.
+template <bool ONCE> TILE_FN uint4 fetch16(const u8* at) { return ONCE ? ld_stream16(at) : ld16(at); }
+
 // Of every format: BYTES of a tile; BFLOAT, the type of its fragments and of the B operand; PARTS, mma per step; Raw, the
-// registers of a lane; load(); Ready, what step() needs besides; step(), the A fragment of step s.
+// registers of a lane; load<ONCE>(); Ready, what step() needs besides; step(), the A fragment of step s.
 template <u32 FMT> struct Tile;
 
 template <> struct Tile<NVFP4> {
@@ -51,8 +54,8 @@ template <> struct Tile<NVFP4> {
     struct Ready {
         u32 scale[2]; // f16 pairs: of row g, of row g + 8
     };
-    TILE_FN void load(Raw& raw, const u8* tile, int lane) {
-        raw.codes = ld_stream16(tile + 16 * lane);
+    template <bool ONCE> TILE_FN void load(Raw& raw, const u8* tile, int lane) {
+        raw.codes = fetch16<ONCE>(tile + 16 * lane);
         raw.scales = ld_stream4(tile + 512 + 4 * (lane >> 1));
     }
     TILE_FN Ready ready(const Raw& raw, int lane) {
@@ -79,9 +82,9 @@ template <> struct Tile<FP8> {
         uint4 codes[2];
     };
     struct Ready {};
-    TILE_FN void load(Raw& raw, const u8* tile, int lane) {
-        raw.codes[0] = ld_stream16(tile + 16 * lane);
-        raw.codes[1] = ld_stream16(tile + 512 + 16 * lane);
+    template <bool ONCE> TILE_FN void load(Raw& raw, const u8* tile, int lane) {
+        raw.codes[0] = fetch16<ONCE>(tile + 16 * lane);
+        raw.codes[1] = fetch16<ONCE>(tile + 512 + 16 * lane);
     }
     TILE_FN Ready ready(const Raw&, int) { return {}; }
     TILE_FN void step(u32 a[4], const Raw& raw, const Ready&, int s, int) {
@@ -101,9 +104,9 @@ template <bool BF, int P> struct WideTile {
         uint4 pairs[4 * P];
     };
     struct Ready {};
-    TILE_FN void load(Raw& raw, const u8* tile, int lane) {
+    template <bool ONCE> TILE_FN void load(Raw& raw, const u8* tile, int lane) {
 #pragma unroll
-        for (int i = 0; i < 4 * P; i++) raw.pairs[i] = ld_stream16(tile + 512 * i + 16 * lane);
+        for (int i = 0; i < 4 * P; i++) raw.pairs[i] = fetch16<ONCE>(tile + 512 * i + 16 * lane);
     }
     TILE_FN Ready ready(const Raw&, int) { return {}; }
     TILE_FN void step(u32 a[4], const Raw& raw, const Ready&, int s, int part) {
@@ -116,7 +119,7 @@ template <> struct Tile<BF16> : WideTile<true, 1> {};
 template <> struct Tile<F32> : WideTile<true, 2> {};
 
 template <u32 FMT> TILE_FN void load_tile(typename Tile<FMT>::Raw& raw, const u8* tile, int lane) {
-    Tile<FMT>::load(raw, tile, lane);
+    Tile<FMT>::template load<true>(raw, tile, lane);
 }
 
 template <bool BFLOAT> TILE_FN void mma_16(float d[4], const u32 a[4], const u32 b[2]) {

@@ -4,7 +4,7 @@
 use super::gpu::{Args, Launch, bytes_of};
 use super::pack::tile_bytes;
 use super::weight::Matrix;
-use super::{Cuda, DECODE_ROWS};
+use super::{Cuda, DECODE_ROWS, linear_prefill};
 use crate::ops::{AttentionInputs, AttentionRowsMut, GdnInputs, GdnRowsMut, Norm, Pass};
 use crate::{DType, OpError, Ops, Result, Tensor, Weight, WeightFormat};
 
@@ -30,21 +30,21 @@ pub(crate) enum Epilogue {
 /// One weight and where its product goes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job {
-    matrix: Matrix,
-    format: WeightFormat,
+    pub matrix: Matrix,
+    pub format: WeightFormat,
     /// f32 `[t, stride]`.
-    out: u64,
-    stride: usize,
-    epilogue: Epilogue,
+    pub out: u64,
+    pub stride: usize,
+    pub epilogue: Epilogue,
 }
 
 /// Rows that are multiplied: f32 `[t, cols]`, normed first if there is a norm (address of its weight, eps, offset).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Input {
-    x: u64,
-    t: usize,
-    cols: usize,
-    norm: Option<(u64, f32, f32)>,
+    pub x: u64,
+    pub t: usize,
+    pub cols: usize,
+    pub norm: Option<(u64, f32, f32)>,
 }
 
 /// `struct LinearJob` in linear_decode.cu.
@@ -185,6 +185,19 @@ fn strips(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
     Ok(())
 }
 
+/// Products of any number of rows, in decode's arithmetic or in prefill's.
+fn products(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
+    if input.t <= DECODE_ROWS || cuda.staged().exact() {
+        return strips(cuda, input, jobs);
+    }
+    // Weights without a prefill kernel run as decode does.
+    let (fast, rest): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| linear_prefill::possible(job));
+    if !rest.is_empty() {
+        strips(cuda, input, &rest)?;
+    }
+    linear_prefill::prefill(cuda, input, &fast)
+}
+
 /// Address of the first `t` rows of an f32 tensor.
 pub(crate) fn rows_at(
     op: &'static str,
@@ -226,11 +239,6 @@ fn expect_cols(op: &'static str, what: &'static str, w: &Weight, cols: usize) ->
 }
 
 impl Cuda {
-    /// True if `t` rows are multiplied as decode does it.
-    fn as_decode(&self, t: usize) -> bool {
-        t <= DECODE_ROWS || self.staged().exact()
-    }
-
     /// The ops `linear` and `linear_add`.
     pub(crate) fn linear_op(
         &self,
@@ -246,7 +254,7 @@ impl Cuda {
         if t == 0 {
             return Ok(());
         }
-        strips(self, input, &[job])
+        products(self, input, &[job])
     }
 
     /// The norm and several projections of the same rows.
@@ -256,32 +264,23 @@ impl Cuda {
         pass: &Pass,
         x: &Tensor,
         norm: &Norm,
-        h: &mut Tensor,
-        to: &mut [(&'static str, &Weight, &mut Tensor)],
+        to: &[(&'static str, &Weight, &mut Tensor)],
     ) -> Result<()> {
         let (t, cols) = (pass.rows(), norm.weight.width());
         let input =
             Input { x: rows_at(op, "x", x, t, cols)?, t, cols, norm: Some(norm_at(op, "norm", norm, cols)?) };
         let mut jobs = Vec::with_capacity(JOBS);
-        for (what, w, out) in to.iter() {
+        for (what, w, out) in to {
             expect_cols(op, what, w, cols)?;
             jobs.push(store(op, what, t, w, out)?);
         }
         if t == 0 {
             return Ok(());
         }
-        if self.as_decode(t) {
-            return strips(self, input, &jobs);
-        }
-        self.rms_norm(pass, x, norm, h)?;
-        for (_, w, out) in to {
-            self.linear(t, h, w, out)?;
-        }
-        Ok(())
+        products(self, input, &jobs)
     }
 
     /// The op `gdn_in`.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) fn gdn_in_op(
         &self,
         pass: &Pass,
@@ -289,16 +288,15 @@ impl Cuda {
         norm: &Norm,
         weights: GdnInputs<'_>,
         conv_state: &mut Tensor,
-        h: &mut Tensor,
         out: GdnRowsMut<'_>,
     ) -> Result<()> {
-        let mut to = [
+        let to = [
             ("qkv", weights.qkv, &mut *out.qkv),
             ("z", weights.z, out.z),
             ("a", weights.a, out.a),
             ("b", weights.b, out.b),
         ];
-        self.projections("gdn_in", pass, x, norm, h, &mut to)?;
+        self.projections("gdn_in", pass, x, norm, &to)?;
         self.gdn_conv(pass, weights.conv, conv_state, out.qkv)
     }
 
@@ -309,11 +307,10 @@ impl Cuda {
         x: &Tensor,
         norm: &Norm,
         weights: AttentionInputs<'_>,
-        h: &mut Tensor,
         out: AttentionRowsMut<'_>,
     ) -> Result<()> {
-        let mut to = [("q", weights.q, out.q), ("k", weights.k, out.k), ("v", weights.v, out.v)];
-        self.projections("attend_in", pass, x, norm, h, &mut to)
+        let to = [("q", weights.q, out.q), ("k", weights.k, out.k), ("v", weights.v, out.v)];
+        self.projections("attend_in", pass, x, norm, &to)
     }
 
     /// The op `ffn_in`.
@@ -334,7 +331,7 @@ impl Cuda {
             Input { x: rows_at(OP, "x", x, t, cols)?, t, cols, norm: Some(norm_at(OP, "norm", norm, cols)?) };
         expect_cols(OP, "gate_up", gate_up, cols)?;
         let matrix = gate_up.tiles(OP, "gate_up")?.matrix;
-        if matrix.paired == 0 || !self.as_decode(t) {
+        if matrix.paired == 0 {
             self.rms_norm(pass, x, norm, h)?;
             self.linear(t, h, gate_up, both)?;
             return self.swiglu(pass, both, out);
@@ -345,6 +342,6 @@ impl Cuda {
             return Ok(());
         }
         let job = Job { matrix, format: gate_up.format, out, stride: inter, epilogue: Epilogue::Swiglu };
-        strips(self, input, &[job])
+        products(self, input, &[job])
     }
 }

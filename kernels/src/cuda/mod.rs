@@ -8,6 +8,7 @@ pub mod emulated;
 mod gdn;
 pub(crate) mod gpu;
 mod linear;
+mod linear_prefill;
 mod measure;
 pub(crate) mod memory;
 mod pack;
@@ -197,10 +198,10 @@ impl Ops for Cuda {
         norm: &Norm,
         weights: GdnInputs<'_>,
         conv_state: &mut Tensor,
-        h: &mut Tensor,
+        _h: &mut Tensor,
         out: GdnRowsMut<'_>,
     ) -> Result<()> {
-        self.gdn_in_op(pass, x, norm, weights, conv_state, h, out)
+        self.gdn_in_op(pass, x, norm, weights, conv_state, out)
     }
 
     fn attend_in(
@@ -209,10 +210,10 @@ impl Ops for Cuda {
         x: &Tensor,
         norm: &Norm,
         weights: AttentionInputs<'_>,
-        h: &mut Tensor,
+        _h: &mut Tensor,
         out: AttentionRowsMut<'_>,
     ) -> Result<()> {
-        self.attend_in_op(pass, x, norm, weights, h, out)
+        self.attend_in_op(pass, x, norm, weights, out)
     }
 
     fn ffn_in(

@@ -302,3 +302,55 @@ fn projections_behind_a_norm_agree_with_the_definition_at_every_number_of_rows()
         }
     }
 }
+
+#[test]
+fn many_rows_agree_with_an_f64_loop_within_prefills_rounding() {
+    let mut rng = Rng(70);
+    for kind in KINDS {
+        for (rows, cols, t) in [(24, 80, 17), (130, 336, 70), (264, 144, 150)] {
+            let matrix = Matrix::random(&mut rng, kind, rows, cols);
+            let (mut x, residual) = (rng.floats(t * cols), rng.floats(t * rows));
+            for (i, x) in x.chunks_exact_mut(cols).enumerate() {
+                x.iter_mut().for_each(|x| *x *= [1.0, 1e-6, 3e5, 0.0][i % 4]);
+            }
+            let (numbers, wide_x) = (matrix.numbers(), wide(&x));
+            let want = product(&numbers, &wide_x, rows, cols);
+            let most = magnitudes(&numbers, &wide_x, rows, cols);
+            for cpu in emulated() {
+                let what = format!("{kind:?} [{rows}, {cols}] t={t}");
+                let w = cpu.pack(&[matrix.packed()]).unwrap();
+                cpu.begin(&pass(t, 0, vec![]), &vec![0; t], &[]).unwrap();
+                let x = tensor(&cpu, &[t, cols], &x);
+                let mut out = poisoned(&cpu, &[t, rows]);
+                cpu.linear(t, &x, &w, &mut out).unwrap();
+                let plain = read(&cpu, &out, t);
+                within(&what, &plain, &want, &most, 2e-3);
+                let mut added = tensor(&cpu, &[t, rows], &residual);
+                cpu.linear_add(t, &x, &w, &mut added).unwrap();
+                let sum: Vec<f32> = plain.iter().zip(&residual).map(|(p, r)| r + p).collect();
+                same(&what, &read(&cpu, &added, t), &sum);
+            }
+        }
+    }
+}
+
+#[test]
+fn projections_of_many_rows_behind_a_norm_agree_with_the_definition() {
+    let mut rng = Rng(71);
+    let (cols, t) = (144, 37);
+    for kinds in [
+        [Kind::Fp8Row, Kind::Bf16, Kind::F32, Kind::Nvfp4Multiply],
+        [Kind::F16, Kind::Nvfp4Divide, Kind::Fp8Block, Kind::Fp8Block],
+    ] {
+        let layer = [(0, 70), (1, 9), (2, 33), (3, 16)]
+            .map(|(i, rows)| Matrix::random(&mut rng, kinds[i], rows, cols));
+        let gate_up = [(); 2].map(|()| Matrix::random(&mut rng, kinds[3], 20, cols));
+        let x: Vec<f32> = rng.floats(t * cols).iter().map(|x| x * 40.0).collect();
+        let want = projected(&backends()[0], &layer, &gate_up, &x, t);
+        for cpu in emulated() {
+            for ((got, want), kind) in projected(&cpu, &layer, &gate_up, &x, t).iter().zip(&want).zip(kinds) {
+                close(&format!("{kinds:?} {kind:?}"), got, &wide(want), 4e-3);
+            }
+        }
+    }
+}
