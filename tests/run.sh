@@ -21,7 +21,7 @@ declare -A MEANS=(
     [desktop]="the real window under Xvfb"
     [headless]="installers/run.sh serves without a display"
     [aarch64]="everything without a window compiles for Arm"
-    [parity]="the parity tests on an emulated Arm processor"
+    [parity]="the parity tests and the CUDA emulator on an emulated Arm processor"
 )
 LOGS=$HEARTH_TARGET/test-logs
 ARM=aarch64-unknown-linux-gnu
@@ -95,7 +95,7 @@ step_headless() {
 
 step_aarch64() { cargo check --locked --target $ARM; }
 
-step_parity() { cargo test --locked -p hearth-model --target $ARM --test parity; }
+step_parity() { cargo test --locked -p hearth-model -p hearth-kernels --target $ARM --test parity --test emulator; }
 
 # packages_of STEP: the Debian packages it needs.
 packages_of() {
@@ -107,8 +107,8 @@ packages_of() {
         playwright) echo build-essential pkg-config libwebkit2gtk-4.1-dev chromium ;;
         desktop) echo build-essential pkg-config libwebkit2gtk-4.1-dev libayatana-appindicator3-1 \
             webkit2gtk-driver xvfb xauth dbus-daemon ;;
-        aarch64) echo build-essential gcc-aarch64-linux-gnu libc6-dev-arm64-cross ;;
-        parity) echo build-essential gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static ;;
+        aarch64) echo build-essential g++-aarch64-linux-gnu libc6-dev-arm64-cross ;;
+        parity) echo build-essential g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static ;;
         *) echo build-essential pkg-config libwebkit2gtk-4.1-dev curl ;;
     esac
 }
