@@ -28,7 +28,8 @@ const FLAGS: [&str; 9] = [
 /// The emulator itself: what a matrix unit does in one step is the bulk of the work of a test.
 const EMULATOR: [&str; 1] = ["-O3"];
 
-/// Kernels: what C++ leaves undefined fails in emu/sanitizer.cpp, and a variable that nobody set holds a pattern.
+/// Kernels, as far as the compiler knows these: what C++ leaves undefined fails in emu/sanitizer.cpp, and a variable that
+/// nobody set holds a pattern (GCC 12).
 const KERNELS: [&str; 2] =
     ["-fsanitize=alignment,bounds,shift,integer-divide-by-zero", "-ftrivial-auto-var-init=pattern"];
 
@@ -119,6 +120,8 @@ fn write(path: &Path, text: &str) -> Result<PathBuf, String> {
 struct Compiler {
     tool: cc::Tool,
     archiver: PathBuf,
+    /// Flags that this compiler does not know.
+    unknown: Vec<&'static str>,
 }
 
 impl Compiler {
@@ -132,11 +135,13 @@ impl Compiler {
         build.flag(format!("-ffile-prefix-map={}/=", crate_folder.display()));
         // No branch targets are marked in the fiber switch, so none may be asked for.
         build.flag_if_supported("-fcf-protection=none");
+        let unknown =
+            KERNELS.into_iter().filter(|flag| !build.is_flag_supported(flag).unwrap_or(false)).collect();
         let tool =
             build.try_get_compiler().map_err(|e| format!("no C++ compiler for the CUDA emulator: {e}"))?;
         let archiver =
             build.try_get_archiver().map_err(|e| format!("no archiver for the CUDA emulator: {e}"))?;
-        Ok(Compiler { tool, archiver: archiver.get_program().into() })
+        Ok(Compiler { tool, archiver: archiver.get_program().into(), unknown })
     }
 
     /// Compiles `files` and puts their objects into `out/libNAME.a`.
@@ -170,7 +175,12 @@ impl Compiler {
         let object = out.join(format!("{stem}.o"));
         let (includes, known) = (out.join(format!("{stem}.d")), out.join(format!("{stem}.command")));
         let mut command = self.tool.to_command();
-        command.args(file.flags).arg("-g0").arg("-MMD").arg("-MF").arg(&includes);
+        command
+            .args(file.flags.iter().filter(|flag| !self.unknown.contains(*flag)))
+            .arg("-g0")
+            .arg("-MMD")
+            .arg("-MF")
+            .arg(&includes);
         command.arg("-c").arg(&file.path).arg("-o").arg(&object);
         let words = format!("{command:?}");
         if fs::read_to_string(&known).ok().as_ref() == Some(&words) && up_to_date(&object, &includes) {
