@@ -28,10 +28,14 @@ const FLAGS: [&str; 9] = [
 /// The emulator itself: what a matrix unit does in one step is the bulk of the work of a test.
 const EMULATOR: [&str; 1] = ["-O3"];
 
-/// Kernels, as far as the compiler knows these: what C++ leaves undefined fails in emu/sanitizer.cpp, and a variable that
-/// nobody set holds a pattern (GCC 12).
-const KERNELS: [&str; 2] =
-    ["-fsanitize=alignment,bounds,shift,integer-divide-by-zero", "-ftrivial-auto-var-init=pattern"];
+/// Kernels, as far as the compiler knows these: what C++ leaves undefined fails in emu/sanitizer.cpp, every access to
+/// memory calls emu/watch.cpp, and a variable that nobody set holds a pattern (GCC 12).
+const KERNELS: [&str; 4] = [
+    "-fsanitize=alignment,bounds,shift,integer-divide-by-zero",
+    "-fsanitize=thread",
+    "--param=tsan-instrument-func-entry-exit=0",
+    "-ftrivial-auto-var-init=pattern",
+];
 
 /// Compiles what changed and tells cargo what to link.
 ///

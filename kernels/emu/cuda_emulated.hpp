@@ -103,8 +103,10 @@ inline int __all_sync(unsigned mask, int yes, HEARTH_EMU_HERE) { return emu::vot
 
 // ---- Atomics: a block's threads share one OS thread, blocks run one after another ------------------------------------
 
+#define HEARTH_EMU_UNWATCHED __attribute__((no_sanitize("thread"), noinline))
+
 namespace emu {
-template <class T, class F> T exchange(T* at, F f) {
+template <class T, class F> HEARTH_EMU_UNWATCHED T exchange(T* at, F f) {
     T old = *at;
     *at = f(old);
     return old;

@@ -23,7 +23,7 @@ Executor* Executor::here(Failure& failure) {
         }
         executor = mine.get();
     }
-    if (!mine->shared.made()) {
+    if (!mine->shared.made() || !mine->watch.made()) {
         failure = {"CUDA_ERROR_OUT_OF_MEMORY (2)", "the system gives no address space for shared memory"};
         return nullptr;
     }
@@ -85,6 +85,7 @@ void Executor::block_barrier(Site site) {
     if (++arrived == launch->threads) {
         arrived = 0;
         spins = 0;
+        watch.block_barrier();
         uint32_t count = (launch->threads + WARP - 1) / WARP;
         for (uint32_t w = 0; w < count; w++) warps[w].ready = ALL_LANES;
         ready_warps = count == 32 ? ALL_LANES : (1u << count) - 1;
@@ -115,6 +116,7 @@ void Executor::meet(Together what, uint32_t mask, Site site) {
         meeting = w.meeting[--w.meetings];
         spins = 0;
         compute(what, w, mask);
+        if (what == Together::Syncwarp) watch.warp_barrier(static_cast<uint32_t>(self->warp - warps.get()), mask);
         w.ready |= mask;
         ready_warps |= 1u << (self->warp - warps.get());
     }
@@ -195,6 +197,7 @@ bool Executor::run_block(uint32_t number, Failure& failure) {
     ready_warps = count == 32 ? ALL_LANES : (1u << count) - 1;
     warp = pick(ready_warps);
     arrived = ended = spins = 0;
+    watch.begin_block();
     for (uint32_t i = 0; i < launch->threads; i++) {
         Thread& t = threads[i];
         t.sp = stacks.start(i, fiber_entry);
@@ -225,6 +228,7 @@ bool Executor::run(const Launch& l, const Options& o, const Memory& m, Failure& 
     block.grid = l.grid;
     block.dim = {l.threads, 1, 1};
     shared.tidy();
+    watch.begin_launch();
     uint32_t count = l.grid.x * l.grid.y * l.grid.z;
     std::vector<uint32_t> order;
     if (o.order == Order::Random) {

@@ -6,6 +6,7 @@
 
 #include "machine.hpp"
 #include "registry.hpp"
+#include "watch.hpp"
 
 namespace emu {
 
@@ -17,6 +18,8 @@ class Shared {
     ~Shared();
     bool made() const { return base != nullptr; }
     bool contains(const void* at) const;
+    const void* start() const { return base; }
+    static constexpr size_t RESERVE = 64u << 20;
     // The place of `bytes` of dynamic shared memory, poisoned.
     uint8_t* dynamic(size_t bytes);
     // The place of an array in block `ordinal`, poisoned at the block's first use. nullptr: no room.
@@ -65,7 +68,10 @@ class Executor {
     bool running() const { return thread != nullptr; }
     bool stack_guard(const void* at) const { return stacks.guard_at(at) >= 0; }
 
+    bool on_stack(const void* at) const { return stacks.contains(at); }
+
     Shared shared;
+    Watch watch{shared.start(), Shared::RESERVE};
     Options options{};
     const Memory* memory = nullptr;
     const Launch* launch = nullptr;

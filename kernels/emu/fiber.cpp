@@ -68,13 +68,13 @@ hearth_emu_switch:
 
 namespace emu {
 
-Stacks::Stacks() : page(static_cast<size_t>(sysconf(_SC_PAGESIZE))) {
-    void* at = mmap(nullptr, MOST * (BYTES + page), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+Stacks::Stacks() : page(static_cast<size_t>(sysconf(_SC_PAGESIZE))), span(MOST * (BYTES + page)) {
+    void* at = mmap(nullptr, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     base = at == MAP_FAILED ? nullptr : static_cast<char*>(at);
 }
 
 Stacks::~Stacks() {
-    if (base) munmap(base, MOST * (BYTES + page));
+    if (base) munmap(base, span);
 }
 
 void* Stacks::start(size_t i, void (*entry)()) {
@@ -100,7 +100,7 @@ void* Stacks::start(size_t i, void (*entry)()) {
 
 int Stacks::guard_at(const void* at) const {
     const char* p = static_cast<const char*>(at);
-    if (!base || p < base || p >= base + MOST * (BYTES + page)) return -1;
+    if (!base || p < base || p >= base + span) return -1;
     size_t offset = static_cast<size_t>(p - base);
     return offset % (BYTES + page) < page ? static_cast<int>(offset / (BYTES + page)) : -1;
 }

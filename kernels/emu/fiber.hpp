@@ -26,10 +26,11 @@ class Stacks {
     // usable at its first use; nullptr when the system refuses.
     void* start(size_t i, void (*entry)());
     // The index of the stack whose guard page holds `at`, or -1.
+    bool contains(const void* at) const { return at >= base && at < base + span; }
     int guard_at(const void* at) const;
 
   private:
-    size_t page;
+    size_t page, span;
     char* base;
     size_t made = 0;
 };

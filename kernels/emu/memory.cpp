@@ -68,6 +68,17 @@ void* Memory::range(uint64_t at, uint64_t bytes, const char* what, Failure& fail
     return nullptr;
 }
 
+void Memory::around(uint64_t page, uint64_t& start, uint64_t& end) const {
+    start = end = 0;
+    auto it = buffers.upper_bound(page + 4095);
+    if (it == buffers.begin()) return;
+    const auto& [at, b] = *--it;
+    if (b.live && page >= reinterpret_cast<uint64_t>(b.mapping) && page < reinterpret_cast<uint64_t>(b.mapping) + b.mapped) {
+        start = at;
+        end = at + b.bytes;
+    }
+}
+
 bool Memory::intact(Failure& failure) const {
     for (const auto& [at, b] : buffers) {
         if (!b.live) continue;

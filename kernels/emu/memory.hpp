@@ -24,6 +24,8 @@ class Memory {
     bool free(uint64_t at, Failure& failure);
     // The host's address of [at, at + bytes), which must lie in one live buffer.
     void* range(uint64_t at, uint64_t bytes, const char* what, Failure& failure) const;
+    // The bytes of the live buffer whose pages hold the page at `page`; start == end when there is none.
+    void around(uint64_t page, uint64_t& start, uint64_t& end) const;
     // True unless something was written just before or behind a buffer, where its first and last page have room.
     bool intact(Failure& failure) const;
     // The buffer at or nearest to an address, in words; empty when none is near.

@@ -7,7 +7,6 @@
 
 namespace emu {
 
-constexpr size_t RESERVE = 64u << 20;
 constexpr size_t MOST_STATIC = 48 << 10;   // static shared memory of one kernel, any GPU
 constexpr size_t MOST_DYNAMIC = 256 << 10; // room, not a limit: the limit is the device's
 constexpr uint8_t POISON = 0xff;
@@ -135,6 +134,8 @@ void copy_async(void* to, const void* from, bool valid, Site site) {
     }
     if (!is_shared(to)) fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "cp_async16 to an address outside shared memory");
     if (valid && is_shared(from)) fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "cp_async16 from shared memory");
+    touched(to, 16, true); // in either mode others must be done with the place
+    if (valid) touched(from, 16, false);
     Copy copy{to, valid ? from : nullptr, thread->copy_groups};
     if (executor->options.copies == AsyncCopies::Immediate) {
         land(copy);
@@ -149,7 +150,10 @@ void commit_copies() { thread->copy_groups++; }
 void wait_copies(uint32_t open) {
     auto& copies = thread->copies;
     size_t landed = 0;
-    while (landed < copies.size() && copies[landed].group + open < thread->copy_groups) land(copies[landed++]);
+    while (landed < copies.size() && copies[landed].group + open < thread->copy_groups) {
+        touched(copies[landed].to, 16, true);
+        land(copies[landed++]);
+    }
     copies.erase(copies.begin(), copies.begin() + static_cast<ptrdiff_t>(landed));
 }
 

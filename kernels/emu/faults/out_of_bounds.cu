@@ -30,9 +30,9 @@ KERNEL(fault_shared_beyond, 64, 1, Range) {
 }
 
 KERNEL(fault_shared_index, 64, 1, Range) {
-    SHARED(float, line, 33);
-    line[threadIdx.x % 33] = 0.0f;
-    args.data[threadIdx.x] = line[threadIdx.x / 63 * 34];
+    SHARED(float, line, 64);
+    line[threadIdx.x] = 0.0f;
+    args.data[threadIdx.x] = line[threadIdx.x + threadIdx.x / 63 * 4];
 }
 
 KERNEL(fault_dynamic_beyond, 64, 1, Range) {

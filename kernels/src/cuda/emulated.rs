@@ -45,6 +45,8 @@ pub struct EmulatorOptions {
     pub order: ThreadOrder,
     /// When asynchronous copies arrive.
     pub copies: AsyncCopies,
+    /// Whether every access is checked: bounds to the byte, and races in shared memory.
+    pub watch: bool,
     /// Memory of the device, bytes.
     pub memory: u64,
     /// Multiprocessors it says it has.
@@ -57,6 +59,7 @@ impl Default for EmulatorOptions {
             seed: 0,
             order: ThreadOrder::default(),
             copies: AsyncCopies::default(),
+            watch: true,
             memory: 4 << 30,
             multiprocessors: 4,
         }
@@ -111,7 +114,7 @@ impl Emulator {
             order: options.order as u32,
             copies: options.copies as u32,
             shared_limit: SHARED,
-            reserved: 0,
+            watch: u32::from(options.watch),
         };
         // SAFETY: the options are read during the call; the function refers to every unit of kernels, which links them.
         let device = unsafe {
@@ -348,7 +351,7 @@ struct RawOptions {
     order: u32,
     copies: u32,
     shared_limit: u32,
-    reserved: u32,
+    watch: u32,
 }
 
 #[repr(C)]

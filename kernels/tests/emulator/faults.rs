@@ -5,11 +5,11 @@ use hearth_kernels::cuda::emulated::{AsyncCopies, EmulatorOptions};
 
 const SEEDS: u64 = 8;
 
-/// What a kernel that writes 128 numbers leaves under each seed.
+/// What a kernel that writes 128 numbers leaves under each seed, when only the order of threads can show a fault.
 fn under_seeds(kernel: &str, threads: u32) -> Vec<Vec<u32>> {
     (0..SEEDS)
         .map(|seed| {
-            let gpu = seeded(seed);
+            let gpu = emulator(EmulatorOptions { seed, watch: false, ..EmulatorOptions::default() });
             let out = room::<u32>(&gpu, 128);
             launch(&gpu, kernel, 1, threads, 0, &[out]).unwrap();
             download(&gpu, out, threads as usize)
@@ -30,6 +30,25 @@ fn a_missing_barrier_lets_poison_or_another_order_through() {
 
     let wrong = under_seeds("fault_missing_second_barrier", 128);
     assert!(wrong.iter().filter(|out| out.iter().any(|v| *v != 6)).count() >= 6, "{wrong:?}");
+}
+
+#[test]
+fn a_missing_barrier_is_a_race_in_every_order() {
+    for gpu in all_devices() {
+        let out = room::<u32>(&gpu, 128);
+        launch(&gpu, "fault_missing_barrier_mended", 1, 128, 0, &[out]).unwrap();
+        for (kernel, threads) in
+            [("fault_missing_barrier", 128), ("fault_missing_syncwarp", 32), ("fault_missing_second_barrier", 128)]
+        {
+            let words = [kernel, "a race on byte", "of the shared array 'line'", "with no barrier between"];
+            refused(launch(&gpu, kernel, 1, threads, 0, &[out]), &words);
+        }
+        refused(launch(&gpu, "fault_shuffle_for_barrier", 1, 32, 0, &[out]), &["a race on byte"]);
+        for kernel in ["fault_half_barrier", "fault_bytes"] {
+            launch(&gpu, &format!("{kernel}_mended"), 1, 32, 0, &[out]).unwrap();
+            refused(launch(&gpu, kernel, 1, 32, 0, &[out]), &["a race on byte"]);
+        }
+    }
 }
 
 #[test]
@@ -79,7 +98,7 @@ fn shared_memory_ends_where_it_ends() {
         refused(launch(&gpu, "fault_shared_beyond", 1, 64, 0, &args), &["shared array 'line', 128 bytes"]);
         refused(
             launch(&gpu, "fault_shared_index", 1, 64, 0, &args),
-            &["index 34", "thread 63", "out_of_bounds.cu:"],
+            &["index 67", "thread 63", "out_of_bounds.cu:"],
         );
         refused(
             launch(&gpu, "fault_dynamic_beyond", 1, 64, 128, &args),
@@ -122,7 +141,7 @@ fn an_unwritten_output_is_nan() {
 #[test]
 fn a_copy_that_nobody_waited_for_has_not_arrived() {
     let run = |kernel, copies, seed| {
-        let gpu = emulator(EmulatorOptions { copies, seed, ..EmulatorOptions::default() });
+        let gpu = emulator(EmulatorOptions { copies, seed, watch: false, ..EmulatorOptions::default() });
         let input: Vec<u32> = (0..256).collect();
         let out = room::<u32>(&gpu, 128);
         launch(&gpu, kernel, 1, 32, 0, &[upload(&gpu, &input), out]).unwrap();
@@ -136,6 +155,10 @@ fn a_copy_that_nobody_waited_for_has_not_arrived() {
         for copies in [AsyncCopies::Deferred, AsyncCopies::Immediate] {
             assert!(!run("fault_wait_without_barrier", copies, seed));
         }
+    }
+    for gpu in all_devices() {
+        let args = [upload(&gpu, &[0u32; 256]), room::<u32>(&gpu, 128)];
+        refused(launch(&gpu, "fault_wait_without_barrier", 1, 32, 0, &args), &["a race on byte"]);
     }
 }
 

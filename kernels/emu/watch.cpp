@@ -1,0 +1,150 @@
+#include "watch.hpp"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "executor.hpp"
+#include "memory.hpp"
+
+namespace emu {
+
+Watch::Watch(const void* base, size_t bytes) : base(static_cast<const uint8_t*>(base)), bytes(bytes) {
+    void* at = mmap(nullptr, bytes / 4 * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    cells = at == MAP_FAILED ? nullptr : static_cast<Cell*>(at);
+}
+
+Watch::~Watch() {
+    if (cells) munmap(cells, bytes / 4 * sizeof(Cell));
+}
+
+void Watch::begin_launch() {
+    for (Page& page : pages) page = {};
+}
+
+void Watch::begin_block() { start = everyone = ++now; }
+
+void Watch::warp_barrier(uint32_t warp, uint32_t mask) {
+    now++;
+    if (mask == ALL_LANES) {
+        whole[warp] = now;
+        return;
+    }
+    partly[warp] = now;
+    for (uint32_t a = 0; a < WARP; a++) {
+        for (uint32_t b = 0; b < WARP; b++) {
+            if (mask >> a & mask >> b & 1u) pairs[warp][a][b] = now;
+        }
+    }
+}
+
+// True if a barrier lies between an access of `before` (a thread, or readers) at `time` and one of `who` now.
+bool Watch::ordered(uint32_t before, uint32_t time, uint32_t who) const {
+    if (before == who || time < start || time < everyone) return true;
+    if (before == MANY) return false;
+    uint32_t warp = who / WARP;
+    if (before >= LANES_OF) return before - LANES_OF == warp && (time < whole[warp] || time < partly[warp]);
+    return before / WARP == warp && (time < whole[warp] || time < pairs[warp][before % WARP][who % WARP]);
+}
+
+std::string Watch::shared(uint32_t who, const void* at, size_t n, bool write) {
+    size_t first = static_cast<size_t>(static_cast<const uint8_t*>(at) - base);
+    for (size_t i = first; i < first + n;) {
+        size_t byte = i % 4, count = std::min(4 - byte, first + n - i);
+        uint8_t mask = static_cast<uint8_t>(((1u << count) - 1) << byte);
+        Cell& cell = cells[i / 4];
+        i += count;
+        if (cell.written & mask && !ordered(cell.writer, cell.write_time, who)) {
+            return "thread " + std::to_string(who) + (write ? " writes" : " reads") + " what thread " + std::to_string(cell.writer) + " wrote, with no barrier between";
+        }
+        if (write) {
+            if (cell.read & mask && !ordered(cell.reader, cell.read_time, who)) {
+                std::string readers = cell.reader < LANES_OF ? "thread " + std::to_string(cell.reader) : "other threads";
+                return "thread " + std::to_string(who) + " writes what " + readers + " read, with no barrier between";
+            }
+            cell.written = cell.write_time >= start && cell.writer == who ? cell.written | mask : mask;
+            cell.writer = static_cast<uint16_t>(who);
+            cell.write_time = now;
+            cell.read = 0;
+        } else if (cell.read_time < start || cell.read_time < everyone || !(cell.read & mask)) {
+            cell.reader = static_cast<uint16_t>(who);
+            cell.read = mask;
+            cell.read_time = now;
+        } else {
+            uint32_t warp = cell.reader < LANES_OF ? cell.reader / WARP : cell.reader - LANES_OF;
+            if (cell.reader != who) cell.reader = static_cast<uint16_t>(cell.reader != MANY && warp == who / WARP ? LANES_OF + warp : MANY);
+            cell.read |= mask;
+            cell.read_time = now;
+        }
+    }
+    return {};
+}
+
+std::string Watch::device(const Memory& memory, const void* at, size_t n) {
+    uint64_t address = reinterpret_cast<uint64_t>(at), number = address >> 12;
+    Page& page = pages[number % 256];
+    if (page.page != number) {
+        page.page = number;
+        memory.around(number << 12, page.start, page.end);
+    }
+    if (page.start == page.end || (address >= page.start && address + n <= page.end)) return {};
+    return memory.describe(address < page.start ? address : std::max(address, page.end));
+}
+
+void touched(const void* at, size_t n, bool write) {
+    Thread* self = thread;
+    if (!self) return;
+    Executor& e = *executor;
+    if (!e.options.watch || e.on_stack(at)) return;
+    bool shared = e.shared.contains(at);
+    std::string wrong = shared ? e.watch.shared(self->index.x, at, n, write) : e.watch.device(*e.memory, at, n);
+    if (wrong.empty()) return;
+    if (shared) fail("CUDA_ERROR_LAUNCH_FAILED (719)", "a race on " + e.shared.describe(at) + ": " + wrong);
+    fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", std::string(write ? "a write of " : "a read of ") + std::to_string(n) + " bytes: " + wrong);
+}
+
+} // namespace emu
+
+// ---- What the compiler's calls are named -----------------------------------------------------------------------------
+
+#define HEARTH_WATCH(n)                                                                                                \
+    void __tsan_read##n(void* at) { emu::touched(at, n, false); }                                                      \
+    void __tsan_write##n(void* at) { emu::touched(at, n, true); }                                                      \
+    void __tsan_unaligned_read##n(void* at) { emu::touched(at, n, false); }                                            \
+    void __tsan_unaligned_write##n(void* at) { emu::touched(at, n, true); }                                            \
+    void __tsan_volatile_read##n(void* at) { emu::touched(at, n, false); }                                             \
+    void __tsan_volatile_write##n(void* at) { emu::touched(at, n, true); }
+
+extern "C" {
+
+HEARTH_WATCH(1)
+HEARTH_WATCH(2)
+HEARTH_WATCH(4)
+HEARTH_WATCH(8)
+HEARTH_WATCH(16)
+
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void**, void*) {}
+void __tsan_read_range(void* at, size_t n) { emu::touched(at, n, false); }
+void __tsan_write_range(void* at, size_t n) { emu::touched(at, n, true); }
+
+// Clang's names for what memcpy and memset would be.
+void* __tsan_memcpy(void* to, const void* from, size_t n) {
+    emu::touched(from, n, false);
+    emu::touched(to, n, true);
+    return memcpy(to, from, n);
+}
+void* __tsan_memmove(void* to, const void* from, size_t n) {
+    emu::touched(from, n, false);
+    emu::touched(to, n, true);
+    return memmove(to, from, n);
+}
+void* __tsan_memset(void* to, int byte, size_t n) {
+    emu::touched(to, n, true);
+    return memset(to, byte, n);
+}
+
+} // extern "C"
