@@ -137,6 +137,8 @@ impl Compiler {
         }
         // Messages name cuda/x.cu, on whatever machine this is built.
         build.flag(format!("-ffile-prefix-map={}/=", crate_folder.display()));
+        // GCC 12 sees overlaps in std::string that are not there.
+        build.flag_if_supported("-Wno-restrict");
         // No branch targets are marked in the fiber switch, so none may be asked for.
         build.flag_if_supported("-fcf-protection=none");
         let unknown =

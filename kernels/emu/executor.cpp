@@ -7,6 +7,7 @@ namespace emu {
 thread_local constinit Thread* thread = nullptr;
 thread_local constinit Block block{};
 thread_local constinit Executor* executor = nullptr;
+thread_local constinit Watch* watching = nullptr;
 
 // A loop that only spins this often, with nobody getting anywhere, waits for ever.
 constexpr uint32_t MOST_SPINS = 1u << 20;
@@ -212,7 +213,9 @@ bool Executor::run_block(uint32_t number, Failure& failure) {
         t.copies.clear();
     }
     thread = next();
+    watching = options.watch ? &watch : nullptr;
     hearth_emu_switch(&scheduler, thread->sp);
+    watching = nullptr;
     if (failed) failure = what_failed;
     return !failed;
 }

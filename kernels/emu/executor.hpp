@@ -68,10 +68,7 @@ class Executor {
     bool running() const { return thread != nullptr; }
     bool stack_guard(const void* at) const { return stacks.guard_at(at) >= 0; }
 
-    bool on_stack(const void* at) const { return stacks.contains(at); }
-
     Shared shared;
-    Watch watch{shared.start(), Shared::RESERVE};
     Options options{};
     const Memory* memory = nullptr;
     const Launch* launch = nullptr;
@@ -86,6 +83,7 @@ class Executor {
     std::string who_waits() const;
 
     Stacks stacks;
+    Watch watch{shared.start(), Shared::RESERVE, stacks.start_address(), stacks.bytes()};
     std::unique_ptr<Thread[]> threads;
     std::unique_ptr<Warp[]> warps;
     void* scheduler = nullptr;
@@ -100,7 +98,13 @@ class Executor {
 
 };
 
-extern thread_local constinit Executor* executor;
+HEARTH_EMU_TLS constinit Executor* executor;
+// Set while a thread runs whose accesses are to be checked.
+HEARTH_EMU_TLS constinit Watch* watching;
+
+inline void touched(const void* at, size_t n, bool write) {
+    if (Watch* watch = watching) watch->access(at, n, write);
+}
 
 // Turns the faults of kernels into failures; installed once for the process, once for each OS thread.
 bool catch_faults(Failure& failure);

@@ -26,7 +26,8 @@ class Stacks {
     // usable at its first use; nullptr when the system refuses.
     void* start(size_t i, void (*entry)());
     // The index of the stack whose guard page holds `at`, or -1.
-    bool contains(const void* at) const { return at >= base && at < base + span; }
+    const void* start_address() const { return base; }
+    size_t bytes() const { return span; }
     int guard_at(const void* at) const;
 
   private:

@@ -128,8 +128,6 @@ struct SharedArray {
 void* shared_array(SharedArray& array, Site site);
 bool is_shared(const void* at);
 
-// An access of the running thread, before it is made.
-void touched(const void* at, size_t n, bool write);
 
 void copy_async(void* to, const void* from, bool valid, Site site);
 void commit_copies();

@@ -10,7 +10,8 @@
 
 namespace emu {
 
-Watch::Watch(const void* base, size_t bytes) : base(static_cast<const uint8_t*>(base)), bytes(bytes) {
+Watch::Watch(const void* base, size_t bytes, const void* stacks, size_t stacks_bytes)
+    : base(static_cast<const uint8_t*>(base)), bytes(bytes), stacks(reinterpret_cast<uintptr_t>(stacks)), stacks_bytes(stacks_bytes) {
     void* at = mmap(nullptr, bytes / 4 * sizeof(Cell), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     cells = at == MAP_FAILED ? nullptr : static_cast<Cell*>(at);
 }
@@ -48,21 +49,16 @@ bool Watch::ordered(uint32_t before, uint32_t time, uint32_t who) const {
     return before / WARP == warp && (time < whole[warp] || time < pairs[warp][before % WARP][who % WARP]);
 }
 
-std::string Watch::shared(uint32_t who, const void* at, size_t n, bool write) {
-    size_t first = static_cast<size_t>(static_cast<const uint8_t*>(at) - base);
+void Watch::shared(size_t first, size_t n, bool write) {
+    uint32_t who = thread->index.x;
     for (size_t i = first; i < first + n;) {
         size_t byte = i % 4, count = std::min(4 - byte, first + n - i);
         uint8_t mask = static_cast<uint8_t>(((1u << count) - 1) << byte);
         Cell& cell = cells[i / 4];
+        if (cell.written & mask && !ordered(cell.writer, cell.write_time, who)) race(i, who, write, cell.writer, true);
         i += count;
-        if (cell.written & mask && !ordered(cell.writer, cell.write_time, who)) {
-            return "thread " + std::to_string(who) + (write ? " writes" : " reads") + " what thread " + std::to_string(cell.writer) + " wrote, with no barrier between";
-        }
         if (write) {
-            if (cell.read & mask && !ordered(cell.reader, cell.read_time, who)) {
-                std::string readers = cell.reader < LANES_OF ? "thread " + std::to_string(cell.reader) : "other threads";
-                return "thread " + std::to_string(who) + " writes what " + readers + " read, with no barrier between";
-            }
+            if (cell.read & mask && !ordered(cell.reader, cell.read_time, who)) race(i - count, who, true, cell.reader, false);
             cell.written = cell.write_time >= start && cell.writer == who ? cell.written | mask : mask;
             cell.writer = static_cast<uint16_t>(who);
             cell.write_time = now;
@@ -78,30 +74,26 @@ std::string Watch::shared(uint32_t who, const void* at, size_t n, bool write) {
             cell.read_time = now;
         }
     }
-    return {};
 }
 
-std::string Watch::device(const Memory& memory, const void* at, size_t n) {
-    uint64_t address = reinterpret_cast<uint64_t>(at), number = address >> 12;
-    Page& page = pages[number % 256];
-    if (page.page != number) {
-        page.page = number;
-        memory.around(number << 12, page.start, page.end);
+void Watch::race(size_t at, uint32_t who, bool write, uint32_t other, bool wrote) {
+    std::string whom = other < LANES_OF ? "thread " + std::to_string(other) : "other threads";
+    fail("CUDA_ERROR_LAUNCH_FAILED (719)", "a race on " + executor->shared.describe(base + at) + ": thread " + std::to_string(who) +
+                                               (write ? " writes" : " reads") + " what " + whom + (wrote ? " wrote" : " read") + ", with no barrier between");
+}
+
+// An address whose page is not the last one of its kind, or that is beyond its buffer, or that is no device memory.
+void Watch::device(uint64_t address, size_t n, bool write) {
+    Page& page = pages[(address >> 12) % 256];
+    if (page.number != address >> 12) {
+        page.number = address >> 12;
+        executor->memory->around(page.number << 12, page.start, page.end);
+        // Memory of the host: arguments, the emulator's own state. All of it is allowed.
+        if (page.start == page.end) page = {page.number, 0, UINT64_MAX};
     }
-    if (page.start == page.end || (address >= page.start && address + n <= page.end)) return {};
-    return memory.describe(address < page.start ? address : std::max(address, page.end));
-}
-
-void touched(const void* at, size_t n, bool write) {
-    Thread* self = thread;
-    if (!self) return;
-    Executor& e = *executor;
-    if (!e.options.watch || e.on_stack(at)) return;
-    bool shared = e.shared.contains(at);
-    std::string wrong = shared ? e.watch.shared(self->index.x, at, n, write) : e.watch.device(*e.memory, at, n);
-    if (wrong.empty()) return;
-    if (shared) fail("CUDA_ERROR_LAUNCH_FAILED (719)", "a race on " + e.shared.describe(at) + ": " + wrong);
-    fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", std::string(write ? "a write of " : "a read of ") + std::to_string(n) + " bytes: " + wrong);
+    if (address >= page.start && address + n <= page.end) return;
+    fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", std::string(write ? "a write of " : "a read of ") + std::to_string(n) + " bytes: " +
+                                                 executor->memory->describe(address < page.start ? address : std::max(address, page.end)));
 }
 
 } // namespace emu

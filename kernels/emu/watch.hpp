@@ -15,8 +15,8 @@ namespace emu {
 
 class Watch {
   public:
-    // Cells for `bytes` of shared memory at `base`.
-    Watch(const void* base, size_t bytes);
+    // Cells for `bytes` of shared memory at `base`. Accesses to [stacks, stacks + stacks_bytes) are a thread's own.
+    Watch(const void* base, size_t bytes, const void* stacks, size_t stacks_bytes);
     ~Watch();
     Watch(const Watch&) = delete;
     Watch& operator=(const Watch&) = delete;
@@ -27,10 +27,15 @@ class Watch {
     void block_barrier() { everyone = ++now; }
     void warp_barrier(uint32_t warp, uint32_t mask);
 
-    // Empty, or what is wrong with an access of thread `who` to [at, at + n) of shared memory.
-    std::string shared(uint32_t who, const void* at, size_t n, bool write);
-    // The same for memory that is neither shared nor a stack.
-    std::string device(const Memory& memory, const void* at, size_t n);
+    // The running thread is about to access [at, at + n).
+    void access(const void* at, size_t n, bool write) {
+        uintptr_t address = reinterpret_cast<uintptr_t>(at);
+        if (address - stacks < stacks_bytes) return;
+        if (address - reinterpret_cast<uintptr_t>(base) < bytes) return shared(address - reinterpret_cast<uintptr_t>(base), n, write);
+        const Page& page = pages[(address >> 12) % 256];
+        if (page.number == address >> 12 && address >= page.start && address + n <= page.end) return;
+        device(address, n, write);
+    }
 
   private:
     // The last accesses of four bytes; times before the block's start count as none.
@@ -44,13 +49,18 @@ class Watch {
     static constexpr uint16_t LANES_OF = 1024, MANY = 2047;
 
     struct Page {
-        uint64_t page = 0, start = 0, end = 0; // start == end: no device memory
+        uint64_t number = UINT64_MAX, start = 0, end = 0;
     };
 
+    void shared(size_t first, size_t n, bool write);
+    void device(uint64_t address, size_t n, bool write);
+    [[noreturn]] void race(size_t at, uint32_t who, bool write, uint32_t other, bool wrote);
     bool ordered(uint32_t before, uint32_t time, uint32_t who) const;
 
     const uint8_t* base;
     size_t bytes;
+    uintptr_t stacks;
+    size_t stacks_bytes;
     Cell* cells = nullptr;
     uint32_t now = 1, start = 1, everyone = 1;
     uint32_t whole[MOST_WARPS] = {};            // time of the last __syncwarp() of all lanes

@@ -37,9 +37,11 @@ fn a_missing_barrier_is_a_race_in_every_order() {
     for gpu in all_devices() {
         let out = room::<u32>(&gpu, 128);
         launch(&gpu, "fault_missing_barrier_mended", 1, 128, 0, &[out]).unwrap();
-        for (kernel, threads) in
-            [("fault_missing_barrier", 128), ("fault_missing_syncwarp", 32), ("fault_missing_second_barrier", 128)]
-        {
+        for (kernel, threads) in [
+            ("fault_missing_barrier", 128),
+            ("fault_missing_syncwarp", 32),
+            ("fault_missing_second_barrier", 128),
+        ] {
             let words = [kernel, "a race on byte", "of the shared array 'line'", "with no barrier between"];
             refused(launch(&gpu, kernel, 1, threads, 0, &[out]), &words);
         }
