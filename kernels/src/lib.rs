@@ -10,6 +10,7 @@ mod error;
 mod kv;
 mod narrow;
 pub mod ops;
+mod plan;
 pub mod tensor;
 pub mod weight;
 
@@ -17,6 +18,7 @@ pub use dequantise::{E2M1, dequantise, e4m3};
 pub use device::Device;
 pub use error::OpError;
 pub use ops::Ops;
+pub use plan::MemoryPlan;
 pub use tensor::{DType, Tensor};
 pub use weight::{Fp8Scales, Nvfp4Global, PackedWeight, Values, Weight, WeightFormat};
 

@@ -5,7 +5,7 @@
 //! A row's result never depends on the rows beside it, and reductions have one fixed order at every `t`.
 
 pub use crate::kv::{KvFormat, KvLayer};
-use crate::{PackedWeight, Result, Tensor, Weight, tensor::DType};
+use crate::{MemoryPlan, PackedWeight, Result, Tensor, Weight, tensor::DType};
 
 /// Some consecutive rows of one sequence inside a pass.
 #[derive(Debug, Clone)]
@@ -221,6 +221,15 @@ pub trait Ops: Send + Sync {
     /// Bytes that may be allocated on the device now; None where that is the host's memory.
     fn available_memory(&self) -> Option<u64> {
         None
+    }
+
+    /// Takes the memory of `plan` on the device, from which all that follows is given out and which it may not exceed.
+    /// For a device with nothing on it; where the host's memory is used, nothing happens.
+    ///
+    /// # Errors
+    /// [`crate::OpError::Plan`], with the plan as a table, if there is not that much.
+    fn plan(&self, _plan: &MemoryPlan) -> Result<()> {
+        Ok(())
     }
 
     /// Bytes per second that the device reads from its memory, measured now; None where that is the host's memory, or

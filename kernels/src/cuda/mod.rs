@@ -20,17 +20,17 @@ pub(crate) mod weight;
 
 pub use gpu::Properties;
 pub use measure::Bandwidth;
-pub use slab::MemoryPlan;
 
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, Stretch,
 };
-use crate::{DType, OpError, Ops, PackedWeight, Result, Tensor, Weight};
+use crate::{DType, MemoryPlan, OpError, Ops, PackedWeight, Result, Tensor, Weight};
 use gpu::Gpu;
 use linear::Epilogue;
 use memory::DeviceBuffer;
 use pass::Staged;
+use slab::Slab;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,7 +40,9 @@ pub(crate) const DECODE_ROWS: usize = 16;
 /// The CUDA backend.
 #[derive(Debug)]
 pub struct Cuda {
+    /// The slab again, as the driver that everybody else takes it for.
     pub(crate) gpu: Arc<dyn Gpu>,
+    slab: Arc<Slab>,
     staged: Mutex<Staged>,
     graphs: Mutex<HashMap<GraphKey, u64>>,
     working: Mutex<HashMap<&'static str, DeviceBuffer>>,
@@ -77,9 +79,12 @@ impl Cuda {
 
     /// The backend over a driver.
     pub(crate) fn over(gpu: Arc<dyn Gpu>) -> Result<Cuda> {
+        let slab = Arc::new(Slab::over(gpu));
+        let gpu: Arc<dyn Gpu> = slab.clone();
         let staged = Mutex::new(Staged::new(&gpu)?);
         Ok(Cuda {
             gpu,
+            slab,
             staged,
             graphs: Mutex::default(),
             working: Mutex::default(),
@@ -125,6 +130,10 @@ impl Ops for Cuda {
 
     fn available_memory(&self) -> Option<u64> {
         if self.properties().integrated { None } else { self.gpu.available().ok() }
+    }
+
+    fn plan(&self, plan: &MemoryPlan) -> Result<()> {
+        self.slab.plan(plan)
     }
 
     fn read_bandwidth(&self) -> Result<Option<f64>> {

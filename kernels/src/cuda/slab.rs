@@ -4,92 +4,71 @@
 //!
 //! One block also wastes nothing: the driver packs small allocations into chunks of 2 MiB and rounds.
 
-use super::Cuda;
 use super::gpu::{Bounce, Gpu, Launch, Properties};
-use crate::{OpError, Result};
+use crate::{MemoryPlan, OpError, Result};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Alignment of every allocation.
 const ALIGN: u64 = 256;
 
-/// What the memory is for, in the order of the table.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MemoryPlan {
-    /// Name and bytes of each use.
-    pub items: Vec<(String, u64)>,
-}
-
-impl MemoryPlan {
-    /// Bytes of all items.
-    pub fn total(&self) -> u64 {
-        self.items.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
-    }
-
-    /// One line per item, their sum, and lines of what else is to be told.
-    fn table(&self, more: &[(&str, u64)]) -> String {
-        let mut table = String::new();
-        let mut line = |name: &str, bytes: u64| {
-            let _ = write!(table, "\n  {name:<32} {:>12.1} MiB", bytes as f64 / (1 << 20) as f64);
-        };
-        self.items.iter().for_each(|(name, bytes)| line(name, *bytes));
-        line("planned", self.total());
-        more.iter().for_each(|(name, bytes)| line(name, *bytes));
-        table
-    }
-}
-
-impl Cuda {
-    /// Bytes of device memory that can be had now: what the host can spare on a GPU that shares its memory.
-    ///
-    /// # Errors
-    /// A fault of the device, or a host that does not tell.
-    pub fn available(&self) -> Result<u64> {
-        self.gpu.available()
-    }
-
-    /// The same device, limited to the memory of `plan`, which is taken at once. For a backend with nothing in it.
-    ///
-    /// # Errors
-    /// [`OpError::Plan`] if the device has not got that much, for example because another program took it since the plan
-    /// was made.
-    pub fn planned(self, plan: MemoryPlan) -> Result<Cuda> {
-        let available = self.gpu.available()?;
-        let refused = |reason: String| OpError::Plan {
-            device: self.gpu.device(),
-            reason,
-            table: plan.table(&[("available", available)]),
-        };
-        let bytes = plan.total().next_multiple_of(ALIGN);
-        if bytes > available {
-            // Asked before it is taken: a host whose memory is overdrawn does not refuse, it stands still.
-            return Err(refused("the model needs more memory than the device has free".into()));
-        }
-        let base = match self.gpu.alloc(usize::try_from(bytes).unwrap_or(usize::MAX)) {
-            Ok(base) => base,
-            Err(OpError::OutOfMemory { .. }) => {
-                return Err(refused(
-                    "the planned memory could not be had in one piece; another program may have taken it"
-                        .into(),
-                ));
-            }
-            Err(other) => return Err(other),
-        };
-        let free = BTreeMap::from([(base, bytes)]);
-        let state = Mutex::new(State { free, taken: BTreeMap::new(), used: 0 });
-        Cuda::over(Arc::new(Slab { gpu: self.gpu.clone(), plan, base, bytes, state }))
-    }
-}
-
-/// A device that gives out memory from its slab only.
+/// A device that gives out memory from its slab only, once there is a plan; until then, as the device does.
 #[derive(Debug)]
-struct Slab {
+pub(crate) struct Slab {
     gpu: Arc<dyn Gpu>,
+    planned: Mutex<Option<Planned>>,
+}
+
+#[derive(Debug)]
+struct Planned {
     plan: MemoryPlan,
     base: u64,
     bytes: u64,
-    state: Mutex<State>,
+    state: State,
+}
+
+impl Slab {
+    /// Over `gpu`, without a plan yet.
+    pub fn over(gpu: Arc<dyn Gpu>) -> Slab {
+        Slab { gpu, planned: Mutex::default() }
+    }
+
+    fn planned(&self) -> MutexGuard<'_, Option<Planned>> {
+        self.planned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the memory of `plan` at once; from now on nothing is given out beyond it. What was given out before stays.
+    ///
+    /// # Errors
+    /// [`OpError::Plan`] if the device has not got that much, for example because another program took it since the plan
+    /// was made, or if there is a plan already.
+    pub fn plan(&self, plan: &MemoryPlan) -> Result<()> {
+        let mut planned = self.planned();
+        let available = self.gpu.available()?;
+        let refused = |reason: &str| {
+            let table = plan.table(&[("available", available)]);
+            Err(OpError::Plan { device: self.gpu.device(), reason: reason.into(), table })
+        };
+        if planned.is_some() {
+            return refused("the memory of this device is planned already");
+        }
+        let bytes = plan.total().checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
+        if bytes > available {
+            // Asked before it is taken: a host whose memory is overdrawn does not refuse, it stands still.
+            return refused("the model needs more memory than the device has free");
+        }
+        let base = match self.gpu.alloc(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+            Err(OpError::OutOfMemory { .. }) => {
+                return refused(
+                    "the planned memory could not be had in one piece; another program may have taken it",
+                );
+            }
+            other => other?,
+        };
+        let state = State { free: BTreeMap::from([(base, bytes)]), taken: BTreeMap::new(), used: 0 };
+        *planned = Some(Planned { plan: plan.clone(), base, bytes, state });
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -135,12 +114,13 @@ impl State {
 
 impl Gpu for Slab {
     fn alloc(&self, bytes: usize) -> Result<u64> {
+        let mut planned = self.planned();
+        let Some(Planned { plan, state, .. }) = planned.as_mut() else { return self.gpu.alloc(bytes) };
         let wanted = (bytes.max(1) as u64).checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.take(wanted).ok_or_else(|| OpError::Plan {
             device: self.gpu.device(),
             reason: format!("{bytes} bytes more than the memory plan has"),
-            table: self.plan.table(&[
+            table: plan.table(&[
                 ("in use", state.used),
                 ("largest gap", state.free.values().copied().max().unwrap_or(0)),
                 ("asked for", bytes as u64),
@@ -149,12 +129,19 @@ impl Gpu for Slab {
     }
 
     fn free(&self, address: u64) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).give_back(address);
+        match self.planned().as_mut() {
+            Some(planned) if (planned.base..planned.base + planned.bytes).contains(&address) => {
+                planned.state.give_back(address);
+            }
+            _ => self.gpu.free(address),
+        }
     }
 
-    /// What the plan has left.
     fn available(&self) -> Result<u64> {
-        Ok(self.bytes - self.state.lock().unwrap_or_else(PoisonError::into_inner).used)
+        match self.planned().as_ref() {
+            Some(planned) => Ok(planned.bytes - planned.state.used),
+            None => self.gpu.available(),
+        }
     }
 
     fn device(&self) -> &'static str {
@@ -212,32 +199,36 @@ impl Gpu for Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        self.gpu.free(self.base);
+        if let Some(planned) = self.planned().take() {
+            self.gpu.free(planned.base);
+        }
     }
 }
 
 #[cfg(all(test, feature = "emulator"))]
 mod tests {
     use super::*;
+    use crate::cuda::Cuda;
     use crate::cuda::emulated::EmulatorOptions;
     use crate::{DType, Ops};
 
     fn planned(items: &[(&str, u64)]) -> Result<Cuda> {
         let cuda = Cuda::emulated(EmulatorOptions::default())?;
-        cuda.planned(MemoryPlan {
-            items: items.iter().map(|(name, bytes)| (name.to_string(), *bytes)).collect(),
-        })
+        cuda.plan(&MemoryPlan {
+            items: items.iter().map(|(name, bytes)| ((*name).to_string(), *bytes)).collect(),
+        })?;
+        Ok(cuda)
     }
 
     #[test]
     fn an_allocation_beyond_the_plan_is_refused_with_the_plan() {
         let cuda = planned(&[("weights", 3 << 20), ("keys and values", 1 << 20)]).expect("there is memory");
-        let before = cuda.available().expect("the slab tells");
+        let before = cuda.gpu.available().expect("the slab tells");
         let held = cuda.zeros(DType::F32, &[1 << 19]).expect("2 MiB of 4 MiB");
-        let error = cuda.zeros(DType::F32, &[1 << 19]).map(drop).expect_err("the rest is less than 2 MiB");
+        let error = cuda.zeros(DType::F32, &[(1 << 19) + 1]).map(drop).expect_err("the rest is 2 MiB");
         let text = error.to_string();
         for part in [
-            "2097152 bytes more than the memory plan has",
+            "2097156 bytes more than the memory plan has",
             "weights",
             "3.0 MiB",
             "keys and values",
@@ -249,7 +240,7 @@ mod tests {
             assert!(text.contains(part), "{part:?} is missing in: {text}");
         }
         drop(held);
-        assert_eq!(cuda.available(), Ok(before));
+        assert_eq!(cuda.gpu.available(), Ok(before));
         cuda.zeros(DType::F32, &[1 << 19]).expect("it was given back");
     }
 
@@ -258,6 +249,19 @@ mod tests {
         let error = planned(&[("weights", 1 << 60)]).expect_err("nobody has an exabyte");
         assert!(error.to_string().contains("more memory than the device has free"), "{error}");
         assert!(error.to_string().contains("available"), "{error}");
+    }
+
+    #[test]
+    fn what_was_allocated_before_the_plan_is_given_back_to_the_device() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        let before = cuda.zeros(DType::F32, &[64, 1]).expect("there is memory");
+        cuda.plan(&MemoryPlan { items: vec![("all".into(), 1 << 20)] }).expect("there is memory");
+        let held = cuda.gpu.available();
+        assert_eq!(cuda.read_rows(&before, 0, 64), Ok(vec![0.0; 64]));
+        drop(before);
+        assert_eq!(cuda.gpu.available(), held);
+        let error = cuda.plan(&MemoryPlan::default()).expect_err("one plan is enough");
+        assert!(error.to_string().contains("planned already"), "{error}");
     }
 
     #[test]
