@@ -53,9 +53,9 @@ template <bool BFLOAT> ACTIVATION_FN void split_pair(float a, float b, u32& hi, 
     }
 }
 
-// Four numbers at column `at` of a row `cols` wide; zeros beyond its end.
+// Four numbers at column `at`, a multiple of 4, of a row `cols` wide; zeros beyond its end. The row may start anywhere.
 ACTIVATION_FN float4 four_of_row(const float* row, u32 at, u32 cols) {
-    if (at + 4 <= cols && cols % 4 == 0) {
+    if (at + 4 <= cols && (reinterpret_cast<u64>(row) & 15) == 0) {
         uint4 v = ld16(row + at);
         return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
     }
@@ -68,7 +68,7 @@ ACTIVATION_FN float4 four_of_row(const float* row, u32 at, u32 cols) {
 }
 
 // Stages 32 / LANES tile rows at once, LANES (4 or 8) lanes to each: `row` (null: this group of lanes has none) is the row
-// of x, `cols` wide (rows start on 16 bytes if cols is a multiple of 4), `kt` the tile; b the staged tile of `t` rows, i this
+// of x, `cols` wide, `kt` the tile; b the staged tile of `t` rows, i this
 // row's number in it. With `weight` (f32 [cols]) x is multiplied by weight + offset. All 32 lanes of the warp call it.
 template <bool BFLOAT, int LANES = 4>
 ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* row, u32 cols, u32 kt, const float* weight,
