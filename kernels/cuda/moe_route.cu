@@ -1,0 +1,314 @@
+// The router of a mixture of experts in one launch: norm, logits, softmax, the best experts, their weights, and the shared
+// expert's switch. The columns of the router are spread over blocks; the last block of a strip to finish adds their parts
+// in order and chooses.
+#include "moe.cuh"
+
+static constexpr u32 ROUTE_WARPS = 8;
+
+// Rows of a strip. Strips are independent: a row's bits do not depend on the others of its strip.
+static constexpr u32 STRIP = 16;
+
+// x = hi + mid + lo: near ties between experts are decided by the last bits, which two bf16 would not carry. A row takes
+// four columns of the mma, of which the last is not used; a group of eight columns holds two rows.
+static constexpr u32 TERMS = 4;
+
+struct MoeRoute {
+    Matrix router, gate;  // gate.rows is 0 if there is no shared expert
+    const float* x;       // [t, hidden]
+    const float* norm;    // [hidden], or null: x is normed
+    float* h;             // [t, hidden], written if norm is there
+    u32* ids;             // [t, slots]
+    float* weights;       // [t, slots]
+    float* logits;        // [strips, splits, STRIP, stride]
+    u32* arrived;         // [strips], zero between launches
+    float eps, offset;
+    u32 t, hidden, experts, top_k, slots, normalise;
+    u32 splits, stride;   // stride: 16 * row tiles of router and gate
+};
+static_assert(sizeof(MoeRoute) == 192, "as in the launcher");
+
+// Takes the leading 16-bit part of two numbers off them.
+template <bool BFLOAT> MOE_FN void take_term(u32& pair, float& a, float& b) {
+    if constexpr (BFLOAT) {
+        pair = f32x2_to_bf16x2(a, b);
+        a -= __uint_as_float(pair << 16);
+        b -= __uint_as_float(pair & 0xffff0000u);
+    } else {
+        pair = f32x2_to_f16x2(a, b);
+        a -= f16_to_f32(static_cast<u16>(pair));
+        b -= f16_to_f32(static_cast<u16>(pair >> 16));
+    }
+}
+
+MOE_FN u32 tile_bytes(u32 format) {
+    switch (format) {
+    case F32: return Tile<F32>::BYTES;
+    case FP8: return Tile<FP8>::BYTES;
+    case NVFP4: return Tile<NVFP4>::BYTES;
+    default: return Tile<BF16>::BYTES;
+    }
+}
+
+// Rows of the strip as f16 or bf16 triples in the warp's staging space: 512 bytes a row, [q][column][c] 16 bytes as in
+// activation.cuh. undo[row] is what the sums are to be multiplied with.
+template <bool BFLOAT>
+MOE_FN void stage_terms(u8* space, float* undo, const MoeRoute& args, u32 first_row, u32 rows, u32 kt, const float* rms,
+                        bool write_h, int lane) {
+    const u32 c = lane & 3;
+    for (u32 base = 0; base < rows; base += 8) {
+        const u32 i = base + (lane >> 2);
+        const bool there = i < rows;
+        const float* row = args.x + u64(first_row + (there ? i : 0)) * args.hidden;
+        float4 x[4];
+        float largest = 0;
+#pragma unroll
+        for (int s = 0; s < 4; s++) {
+            const u32 at = 64 * kt + 16 * c + 4 * s;
+            x[s] = make_float4(0, 0, 0, 0);
+            if (there) x[s] = four_of_row(row, at, args.hidden);
+            if (there && args.norm) {
+                const float4 w = four_of_row(args.norm, at, args.hidden);
+                const float inverse = rms[i];
+                x[s].x = x[s].x * inverse * (w.x + args.offset);
+                x[s].y = x[s].y * inverse * (w.y + args.offset);
+                x[s].z = x[s].z * inverse * (w.z + args.offset);
+                x[s].w = x[s].w * inverse * (w.w + args.offset);
+                if (write_h) {
+                    put_four(args.h + u64(first_row + i) * args.hidden, at, args.hidden, x[s]);
+                }
+            }
+            largest = fmaxf(fmaxf(largest, fmaxf(fabsf(x[s].x), fabsf(x[s].y))), fmaxf(fabsf(x[s].z), fabsf(x[s].w)));
+        }
+        float factor = 1;
+        if constexpr (!BFLOAT) {
+            const u32 e = factor_exponent(largest_of_four(largest));
+            factor = __uint_as_float(e << 23);
+            if (there && c == 0) undo[i] = __uint_as_float((254u - e) << 23);
+        } else if (there && c == 0) {
+            undo[i] = 1;
+        }
+        if (!there) continue;
+        u8* at = space + (i / 2) * 1024 + (i % 2) * 256 + 16 * c;
+#pragma unroll
+        for (int q = 0; q < 2; q++) {
+            float4 u = x[2 * q], v = x[2 * q + 1];
+            u.x *= factor, u.y *= factor, u.z *= factor, u.w *= factor;
+            v.x *= factor, v.y *= factor, v.z *= factor, v.w *= factor;
+#pragma unroll
+            for (u32 term = 0; term < 3; term++) {
+                uint4 pairs;
+                take_term<BFLOAT>(pairs.x, u.x, u.y);
+                take_term<BFLOAT>(pairs.y, u.z, u.w);
+                take_term<BFLOAT>(pairs.z, v.x, v.y);
+                take_term<BFLOAT>(pairs.w, v.z, v.w);
+                st16(at + q * 512 + term * 64, pairs);
+            }
+        }
+    }
+}
+
+// part[row, 0 .. 15] of the warp = its columns of 16 rows of the matrix times the staged rows.
+template <u32 FMT>
+MOE_FN void route_tile(float* part, const Matrix& m, u32 row_tile, u32 kt, const u8* space, const float* undo, u32 rows,
+                       int lane) {
+    typename Tile<FMT>::Raw raw;
+    load_tile<FMT>(raw, reinterpret_cast<const u8*>(m.tiles) + (u64(row_tile) * m.k_tiles + kt) * Tile<FMT>::BYTES, lane);
+    const float* scales = reinterpret_cast<const float*>(m.block_scales);
+    float low = 1, high = 1;
+    if (FMT == FP8 && scales) {
+        const u64 at = (u64(row_tile) * ((m.cols + 127) / 128) + kt / 2) * 2;
+        low = scales[at], high = scales[at + 1];
+    }
+    const u32 g = lane >> 2, c = lane & 3;
+    for (u32 group = 0; 2 * group < rows; group++) {
+        u32 b[4][1][2] = {};
+        if (g % TERMS != 3 && 2 * group + g / TERMS < rows) {
+#pragma unroll
+            for (int q = 0; q < 2; q++) {
+                const uint4 v = ld16(space + group * 1024 + q * 512 + 16 * lane);
+                b[2 * q][0][0] = v.x, b[2 * q][0][1] = v.y, b[2 * q + 1][0][0] = v.z, b[2 * q + 1][0][1] = v.w;
+            }
+        }
+        float d[1][4] = {};
+        tile_mma<FMT, 1>(d, raw, b, lane);
+        // Columns 2c and 2c + 1: hi and mid of a row if c is even, else its lo and nothing.
+        const float top = d[0][0] + d[0][1], bottom = d[0][2] + d[0][3];
+        const float y0 = top + __shfl_xor_sync(ALL, top, 1), y1 = bottom + __shfl_xor_sync(ALL, bottom, 1);
+        const u32 i = 2 * group + c / 2;
+        if (c % 2 == 0 && i < rows) {
+            part[i * 16 + g] = y0 * (undo[i] * low);
+            part[i * 16 + g + 8] = y1 * (undo[i] * high);
+        }
+    }
+}
+
+// Inverse root mean square of each row of the strip, in an order that only the width decides.
+MOE_FN void row_scales_of_norm(const MoeRoute& args, u32 first_row, u32 rows, float* parts, float* rms) {
+    const u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (u32 i = 0; i < rows; i++) {
+        const float* row = args.x + u64(first_row + i) * args.hidden;
+        float sum = 0;
+        for (u32 at = 4 * threadIdx.x; at < args.hidden; at += 4 * 32 * ROUTE_WARPS) {
+            const float4 v = four_of_row(row, at, args.hidden);
+            sum = fmaf(v.x, v.x, sum);
+            sum = fmaf(v.y, v.y, sum);
+            sum = fmaf(v.z, v.z, sum);
+            sum = fmaf(v.w, v.w, sum);
+        }
+#pragma unroll
+        for (int by = 16; by > 0; by /= 2) sum += __shfl_xor_sync(ALL, sum, by);
+        if (lane == 0) parts[i * ROUTE_WARPS + warp] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x < rows) {
+        float sum = 0;
+        for (u32 w = 0; w < ROUTE_WARPS; w++) sum += parts[threadIdx.x * ROUTE_WARPS + w];
+        rms[threadIdx.x] = 1.0f / sqrtf(sum / static_cast<float>(args.hidden) + args.eps);
+    }
+    __syncthreads();
+}
+
+// A candidate among the experts: NONE until one is found. A NaN never wins against a number, and if all are NaN the
+// lowest id wins, so that every id is an expert's and the NaN shows in the weight.
+struct Candidate {
+    float p;
+    u32 id;
+};
+static constexpr u32 NONE = 0xffffffffu;
+static constexpr float TAKEN = -1.0f;
+
+MOE_FN bool better(const Candidate& a, const Candidate& b) {
+    if (a.id == NONE || b.id == NONE) return b.id == NONE && a.id != NONE;
+    return a.p > b.p || (!(b.p > a.p) && a.id < b.id);
+}
+
+// The best that this lane is responsible for.
+MOE_FN Candidate best_of_lane(const float* p, u32 experts, int lane) {
+    Candidate best = {0, NONE};
+    for (u32 e = lane; e < experts; e += 32) {
+        const Candidate other = {p[e], e};
+        if (other.p != TAKEN && better(other, best)) best = other;
+    }
+    return best;
+}
+
+// One warp finishes one row: `logits` are its parts, `p` space for its probabilities.
+MOE_FN void choose(const MoeRoute& args, const float* logits, u32 row, float* p, int lane) {
+    const u64 split = u64(STRIP) * args.stride;
+    float most = -INFINITY;
+    for (u32 e = lane; e < args.experts; e += 32) {
+        float sum = 0;
+        for (u32 s = 0; s < args.splits; s++) sum += logits[s * split + e];
+        p[e] = sum;
+        most = fmaxf(most, sum);
+    }
+#pragma unroll
+    for (int by = 16; by > 0; by /= 2) most = fmaxf(most, __shfl_xor_sync(ALL, most, by));
+    float total = 0;
+    for (u32 e = lane; e < args.experts; e += 32) {
+        p[e] = expf(p[e] - most);
+        total += p[e];
+    }
+#pragma unroll
+    for (int by = 16; by > 0; by /= 2) total += __shfl_xor_sync(ALL, total, by);
+    for (u32 e = lane; e < args.experts; e += 32) p[e] /= total;
+    Candidate mine = best_of_lane(p, args.experts, lane), kept = {0, 0};
+    float sum = 0;
+    for (u32 k = 0; k < args.top_k; k++) {
+        Candidate best = mine;
+#pragma unroll
+        for (int by = 16; by > 0; by /= 2) {
+            const Candidate other = {__shfl_xor_sync(ALL, best.p, by), __shfl_xor_sync(ALL, best.id, by)};
+            if (better(other, best)) best = other;
+        }
+        sum += best.p;
+        if (lane == static_cast<int>(k)) kept = best;
+        if (mine.id == best.id) {
+            p[best.id] = TAKEN;
+            mine = best_of_lane(p, args.experts, lane);
+        }
+    }
+    const u64 at = u64(row) * args.slots;
+    if (lane < static_cast<int>(args.top_k)) {
+        args.ids[at + lane] = kept.id;
+        args.weights[at + lane] = args.normalise ? kept.p / sum : kept.p;
+    }
+    if (args.gate.rows != 0 && lane == 0) {
+        float gate = 0;
+        for (u32 s = 0; s < args.splits; s++) gate += logits[s * split + 16 * args.router.row_tiles];
+        args.ids[at + args.top_k] = args.experts;
+        args.weights[at + args.top_k] = 1.0f / (1.0f + expf(-gate));
+    }
+    __syncwarp();
+}
+
+// Grid: share of the row tiles, split of the columns (ROUTE_WARPS tiles each), strip.
+KERNEL(moe_route, 256, 2, MoeRoute) {
+    DYNAMIC_SHARED(space); // the warps' staging; then the probabilities of one row per warp
+    SHARED(float, parts, ROUTE_WARPS * STRIP * 16);
+    SHARED(float, rms, STRIP);
+    SHARED(float, undos, ROUTE_WARPS * STRIP);
+    SHARED(u32, last, 1);
+    const u32 warp = threadIdx.x / 32, kt = blockIdx.y * ROUTE_WARPS + warp, first_row = blockIdx.z * STRIP;
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const u32 rows = min(STRIP, args.t - first_row), staged_rows = min(STRIP, args.t);
+    const u32 router_tiles = args.router.row_tiles, tiles = router_tiles + (args.gate.rows != 0 ? 1 : 0);
+    auto matrix_of = [&](u32 tile) -> const Matrix& { return tile < router_tiles ? args.router : args.gate; };
+    {
+        const Matrix& m = matrix_of(blockIdx.x);
+        const u32 bytes = tile_bytes(m.format), line = static_cast<u32>(lane) * 128;
+        const u64 tile = u64(blockIdx.x < router_tiles ? blockIdx.x : 0) * m.k_tiles + kt;
+        if (kt < m.k_tiles && line < bytes) prefetch_l2(reinterpret_cast<const u8*>(m.tiles) + tile * bytes + line);
+    }
+    pdl_wait();
+    pdl_launch();
+    if (args.norm) row_scales_of_norm(args, first_row, rows, parts, rms);
+
+    u8* mine = space + warp * ((staged_rows + 1) / 2) * 1024;
+    float* undo = undos + warp * STRIP;
+    float* part = parts + warp * STRIP * 16;
+    u32 staged_as = NONE;
+    for (u32 tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        const Matrix& m = matrix_of(tile);
+        const u32 row_tile = tile < router_tiles ? tile : 0;
+        const u32 bfloat = m.format == BF16 || m.format == F32;
+        if (kt < m.k_tiles) {
+            if (staged_as != bfloat) {
+                __syncwarp();
+                const bool write_h = blockIdx.x == 0 && staged_as == NONE;
+                if (bfloat) stage_terms<true>(mine, undo, args, first_row, rows, kt, rms, write_h, lane);
+                else stage_terms<false>(mine, undo, args, first_row, rows, kt, rms, write_h, lane);
+                staged_as = bfloat;
+                __syncwarp();
+            }
+            if (m.format == BF16) route_tile<BF16>(part, m, row_tile, kt, mine, undo, rows, lane);
+            else if (m.format == F32) route_tile<F32>(part, m, row_tile, kt, mine, undo, rows, lane);
+            else if (m.format == F16) route_tile<F16>(part, m, row_tile, kt, mine, undo, rows, lane);
+            else if (m.format == FP8) route_tile<FP8>(part, m, row_tile, kt, mine, undo, rows, lane);
+            else route_tile<NVFP4>(part, m, row_tile, kt, mine, undo, rows, lane);
+        } else {
+            for (u32 i = lane; i < STRIP * 16; i += 32) part[i] = 0;
+        }
+        __syncthreads();
+        const u32 i = threadIdx.x / 16, o = threadIdx.x % 16;
+        if (i < rows) {
+            float sum = 0;
+#pragma unroll
+            for (u32 w = 0; w < ROUTE_WARPS; w++) sum += parts[w * STRIP * 16 + threadIdx.x];
+            sum *= reinterpret_cast<const float*>(m.row_scales)[16 * row_tile + o];
+            args.logits[((u64(blockIdx.z) * args.splits + blockIdx.y) * STRIP + i) * args.stride + 16 * tile + o] = sum;
+        }
+        __syncthreads();
+    }
+
+    __threadfence();
+    __syncthreads();
+    const u32 blocks = gridDim.x * gridDim.y;
+    if (threadIdx.x == 0) *last = atomicInc(args.arrived + blockIdx.z, blocks - 1) == blocks - 1;
+    __syncthreads();
+    if (!*last) return;
+    __threadfence();
+    float* p = reinterpret_cast<float*>(space) + u64(warp) * args.experts;
+    for (u32 i = warp; i < rows; i += ROUTE_WARPS)
+        choose(args, args.logits + (u64(blockIdx.z) * args.splits * STRIP + i) * args.stride, first_row + i, p, lane);
+}
