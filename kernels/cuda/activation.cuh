@@ -68,8 +68,8 @@ ACTIVATION_FN float4 four_of_row(const float* row, u32 at, u32 cols) {
 }
 
 // Stages 32 / LANES tile rows at once, LANES (4 or 8) lanes to each: `row` (null: this group of lanes has none) is the row
-// of x, `cols` wide, `kt` the tile; b the staged tile of `t` rows, i this
-// row's number in it. With `weight` (f32 [cols]) x is multiplied by weight + offset. All 32 lanes of the warp call it.
+// of x, `cols` wide, `kt` the tile; b the staged tile of `t` rows, i this row's number in it. With `weight` (f32 [cols]) x is
+// multiplied by weight + offset. All 32 lanes of the warp call it.
 template <bool BFLOAT, int LANES = 4>
 ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* row, u32 cols, u32 kt, const float* weight,
                              float offset, int lane) {

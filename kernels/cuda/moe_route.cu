@@ -81,7 +81,7 @@ MOE_FN void stage_terms(u8* space, float* undo, const MoeRoute& args, u32 first_
         }
         float factor = 1;
         if constexpr (!BFLOAT) {
-            const u32 e = factor_exponent(largest_of_four(largest));
+            const u32 e = factor_exponent(largest_of_lanes<4>(largest));
             factor = __uint_as_float(e << 23);
             if (there && c == 0) undo[i] = __uint_as_float((254u - e) << 23);
         } else if (there && c == 0) {

@@ -11,6 +11,8 @@ mod linear;
 mod linear_prefill;
 mod measure;
 pub(crate) mod memory;
+mod moe;
+mod moe_prefill;
 mod pack;
 mod pass;
 mod rows;
@@ -23,7 +25,7 @@ pub use measure::Bandwidth;
 
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
-    GdnShape, KvLayer, Norm, Pass, Route, Stretch,
+    GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
 use crate::{DType, MemoryPlan, OpError, Ops, PackedWeight, Result, Tensor, Weight};
 use gpu::Gpu;
@@ -295,38 +297,54 @@ impl Ops for Cuda {
         attention::paged(self, pass, shape, q, cache, out)
     }
 
+    fn experts(&self, gate_up: Vec<Weight>, down: Vec<Weight>, max_inter: usize) -> Result<Experts> {
+        moe::experts(self, gate_up, down, max_inter)
+    }
+
+    fn moe_in(
+        &self,
+        pass: &Pass,
+        x: &Tensor,
+        norm: &Norm,
+        weights: RouterInputs<'_>,
+        h: &mut Tensor,
+        route: &mut Route,
+    ) -> Result<()> {
+        moe::moe_in(self, pass, x, norm, weights, h, route)
+    }
+
     fn moe_route(
         &self,
-        _pass: &Pass,
-        _x: &Tensor,
-        _router: &Weight,
-        _shared_gate: Option<&Weight>,
-        _normalise: bool,
-        _route: &mut Route,
+        pass: &Pass,
+        x: &Tensor,
+        router: &Weight,
+        shared_gate: Option<&Weight>,
+        normalise: bool,
+        route: &mut Route,
     ) -> Result<()> {
-        Err(self.unsupported("moe_route", "any format"))
+        moe::route(self, pass, x, router, shared_gate, normalise, route)
     }
 
     fn moe_gate_up(
         &self,
-        _pass: &Pass,
-        _x: &Tensor,
-        _route: &Route,
-        _experts: &Experts,
-        _act: &mut Tensor,
+        pass: &Pass,
+        x: &Tensor,
+        route: &Route,
+        experts: &Experts,
+        act: &mut Tensor,
     ) -> Result<()> {
-        Err(self.unsupported("moe_gate_up", "any format"))
+        moe::gate_up(self, pass, x, route, experts, act)
     }
 
     fn moe_down(
         &self,
-        _pass: &Pass,
-        _act: &Tensor,
-        _route: &Route,
-        _experts: &Experts,
-        _out: &mut Tensor,
+        pass: &Pass,
+        act: &Tensor,
+        route: &Route,
+        experts: &Experts,
+        out: &mut Tensor,
     ) -> Result<()> {
-        Err(self.unsupported("moe_down", "any format"))
+        moe::down(self, pass, act, route, experts, out)
     }
 
     fn swiglu(&self, pass: &Pass, x: &Tensor, out: &mut Tensor) -> Result<()> {

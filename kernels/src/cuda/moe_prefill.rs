@@ -1,0 +1,308 @@
+//! The experts' products for many rows: pairs sorted by expert on the device, then tensor-core products group by group.
+
+use super::Cuda;
+use super::gpu::{Args, Launch, bytes_of};
+use super::moe::{Layer, dim};
+use crate::ops::Experts;
+use crate::{Result, Weight, WeightFormat};
+
+/// Pairs of one item of work; `GROUP` of moe_prefill.cuh.
+const GROUP: usize = 64;
+/// Pairs that one block counts.
+const GROUP_CHUNK: usize = 2048;
+/// Warps of a block of the product.
+const PRODUCT_WARPS: usize = 8;
+
+/// `struct MoeGroup` of moe_prefill.cuh.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct GroupArgs {
+    ids: u64,
+    places: u64,
+    list: u64,
+    items: u64,
+    item_count: u64,
+    arrived: u64,
+    pairs: u32,
+    experts: u32,
+}
+
+/// `struct MoeRound`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RoundArgs {
+    x: u64,
+    ids: u64,
+    table: u64,
+    out: u64,
+    undo: u64,
+    rows: u32,
+    stride: u32,
+    cols: u32,
+    out_stride: u32,
+    experts: u32,
+    bfloat: u32,
+}
+
+/// `struct MoeProduct`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct ProductArgs {
+    table: u64,
+    list: u64,
+    items: u64,
+    item_count: u64,
+    x: u64,
+    undo: u64,
+    out: u64,
+    divide: u32,
+    x_stride: u32,
+    out_stride: u32,
+    only: u32,
+}
+
+/// `struct MoeCombine`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CombineArgs {
+    each: u64,
+    ids: u64,
+    weights: u64,
+    out: u64,
+    slots: u32,
+    hidden: u32,
+    experts: u32,
+    zero: u32,
+}
+
+// SAFETY: repr(C); 8-byte fields stand before an even number of 4-byte ones, which leaves no padding.
+unsafe impl Args for GroupArgs {}
+// SAFETY: as above.
+unsafe impl Args for RoundArgs {}
+// SAFETY: as above.
+unsafe impl Args for ProductArgs {}
+// SAFETY: as above.
+unsafe impl Args for CombineArgs {}
+const _: () = assert!(size_of::<GroupArgs>() == 56);
+const _: () = assert!(size_of::<RoundArgs>() == 64);
+const _: () = assert!(size_of::<ProductArgs>() == 72);
+const _: () = assert!(size_of::<CombineArgs>() == 48);
+
+/// A format's kernels: its number in tile.cuh, and the row tiles that one warp multiplies.
+struct Kernel {
+    format: WeightFormat,
+    number: u32,
+    row_tiles: usize,
+    gate_up: &'static str,
+    down: &'static str,
+}
+
+const KERNELS: [Kernel; 5] = [
+    Kernel {
+        format: WeightFormat::F32,
+        number: 0,
+        row_tiles: 1,
+        gate_up: "moe_prefill_gate_up_f32",
+        down: "moe_prefill_down_f32",
+    },
+    Kernel {
+        format: WeightFormat::F16,
+        number: 1,
+        row_tiles: 1,
+        gate_up: "moe_prefill_gate_up_f16",
+        down: "moe_prefill_down_f16",
+    },
+    Kernel {
+        format: WeightFormat::Bf16,
+        number: 2,
+        row_tiles: 1,
+        gate_up: "moe_prefill_gate_up_bf16",
+        down: "moe_prefill_down_bf16",
+    },
+    Kernel {
+        format: WeightFormat::Fp8,
+        number: 3,
+        row_tiles: 1,
+        gate_up: "moe_prefill_gate_up_fp8",
+        down: "moe_prefill_down_fp8",
+    },
+    Kernel {
+        format: WeightFormat::Nvfp4,
+        number: 4,
+        row_tiles: 2,
+        gate_up: "moe_prefill_gate_up_nvfp4",
+        down: "moe_prefill_down_nvfp4",
+    },
+];
+
+/// True for formats whose products are of bf16.
+fn bfloat(format: WeightFormat) -> bool {
+    matches!(format, WeightFormat::F32 | WeightFormat::Bf16)
+}
+
+/// The formats among the weights.
+fn kernels_of(weights: &[Weight]) -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().filter(|kernel| weights.iter().any(|w| w.format == kernel.format))
+}
+
+fn launch<A: Args>(
+    cuda: &Cuda,
+    kernel: &'static str,
+    grid: [usize; 2],
+    shared: usize,
+    args: &A,
+) -> Result<()> {
+    let grid = [grid[0] as u32, grid[1] as u32, 1];
+    cuda.gpu.launch(&Launch { kernel, grid, block: 256, shared: shared as u32, pdl: true }, bytes_of(args))
+}
+
+/// Pairs sorted by expert, as the product reads them.
+struct Groups {
+    list: u64,
+    items: u64,
+    item_count: u64,
+    /// Upper bound of the number of items, which only the device knows.
+    most: usize,
+}
+
+/// Sorts the pairs of `t` rows.
+fn group(cuda: &Cuda, op: &'static str, t: usize, layer: &Layer) -> Result<Groups> {
+    let (pairs, experts) = (t * layer.slots as usize, layer.experts as usize);
+    let chunks = pairs.div_ceil(GROUP_CHUNK);
+    // An expert's last item may be short: at most one each.
+    let most = pairs / GROUP + experts.min(pairs);
+    if experts * 4 > cuda.properties().shared as usize / 2 {
+        return Err(cuda.unsupported(op, format!("{experts} experts")));
+    }
+    let counters = cuda.working("moe group counters", 8)?;
+    let args = GroupArgs {
+        ids: layer.ids,
+        places: cuda.working("moe places", chunks * experts * 4)?,
+        list: cuda.working("moe list", pairs * 4)?,
+        items: cuda.working("moe items", most * 16)?,
+        item_count: counters + 4,
+        arrived: counters,
+        pairs: dim(op, "rows", pairs)?,
+        experts: layer.experts,
+    };
+    launch(cuda, "moe_count", [chunks, 1], experts * 4, &args)?;
+    launch(cuda, "moe_list", [chunks, 1], experts * 4, &args)?;
+    Ok(Groups { list: args.list, items: args.items, item_count: args.item_count, most })
+}
+
+/// The op `moe_gate_up`, prefill.
+pub(super) fn gate_up(
+    cuda: &Cuda,
+    t: usize,
+    x: u64,
+    layer: &Layer,
+    experts: &Experts,
+    act: u64,
+) -> Result<()> {
+    const OP: &str = "moe_gate_up";
+    let groups = group(cuda, OP, t, layer)?;
+    let width = (layer.hidden as usize).next_multiple_of(64);
+    let mut rounded = [None; 2];
+    for kernel in kernels_of(&experts.gate_up) {
+        let wide = bfloat(kernel.format);
+        let (rows, undo) = match rounded[usize::from(wide)] {
+            Some(known) => known,
+            None => {
+                let name =
+                    if wide { ["moe bf16 rows", "moe bf16 undo"] } else { ["moe f16 rows", "moe f16 undo"] };
+                let out = cuda.working(name[0], t * width * 2)?;
+                let undo = cuda.working(name[1], t * 4)?;
+                let args = RoundArgs {
+                    x,
+                    ids: 0,
+                    table: 0,
+                    out,
+                    undo,
+                    rows: dim(OP, "rows", t)?,
+                    stride: layer.hidden,
+                    cols: layer.hidden,
+                    out_stride: dim(OP, "hidden", width)?,
+                    experts: layer.experts,
+                    bfloat: u32::from(wide),
+                };
+                launch(cuda, "moe_round", [t.div_ceil(8), 1], 0, &args)?;
+                *rounded[usize::from(wide)].insert((out, undo))
+            }
+        };
+        let args = ProductArgs {
+            table: layer.gate_up,
+            list: groups.list,
+            items: groups.items,
+            item_count: groups.item_count,
+            x: rows,
+            undo,
+            out: act,
+            divide: layer.slots,
+            x_stride: dim(OP, "hidden", width)?,
+            out_stride: layer.max_inter,
+            only: kernel.number,
+        };
+        let blocks = experts.max_inter.div_ceil(8 * kernel.row_tiles * PRODUCT_WARPS);
+        launch(cuda, kernel.gate_up, [blocks, groups.most], 0, &args)?;
+    }
+    Ok(())
+}
+
+/// The op `moe_down`, prefill.
+pub(super) fn down(
+    cuda: &Cuda,
+    t: usize,
+    act: u64,
+    layer: &Layer,
+    experts: &Experts,
+    weights: u64,
+    out: u64,
+) -> Result<()> {
+    const OP: &str = "moe_down";
+    let groups = group(cuda, OP, t, layer)?;
+    let (pairs, hidden) = (t * layer.slots as usize, layer.hidden as usize);
+    let width = (layer.max_inter as usize).next_multiple_of(64);
+    let round = RoundArgs {
+        x: act,
+        ids: layer.ids,
+        table: layer.down,
+        out: cuda.working("moe rounded act", pairs * width * 2)?,
+        undo: cuda.working("moe act undo", pairs * 4)?,
+        rows: dim(OP, "rows", pairs)?,
+        stride: layer.max_inter,
+        cols: 0,
+        out_stride: dim(OP, "max_inter", width)?,
+        experts: layer.experts,
+        bfloat: 0,
+    };
+    launch(cuda, "moe_round", [pairs.div_ceil(8), 1], 0, &round)?;
+    let each = cuda.working("moe results", pairs * hidden * 4)?;
+    for kernel in kernels_of(&experts.down) {
+        let args = ProductArgs {
+            table: layer.down,
+            list: groups.list,
+            items: groups.items,
+            item_count: groups.item_count,
+            x: round.out,
+            undo: round.undo,
+            out: each,
+            divide: 1,
+            x_stride: round.out_stride,
+            out_stride: layer.hidden,
+            only: kernel.number,
+        };
+        let blocks = hidden.div_ceil(16 * kernel.row_tiles * PRODUCT_WARPS);
+        launch(cuda, kernel.down, [blocks, groups.most], 0, &args)?;
+    }
+    let args = CombineArgs {
+        each,
+        ids: layer.ids,
+        weights,
+        out,
+        slots: layer.slots,
+        hidden: layer.hidden,
+        experts: layer.experts,
+        zero: 0,
+    };
+    launch(cuda, "moe_combine", [t, hidden.div_ceil(4 * 256)], 0, &args)
+}
