@@ -8,5 +8,7 @@ mod device;
 mod gdn;
 mod linear;
 mod moe;
+#[cfg(feature = "emulator")]
+mod moe_cuda;
 mod refusals;
 mod rowwise;
