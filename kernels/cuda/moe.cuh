@@ -51,6 +51,8 @@ template <u32 FMT, u32 AHEAD> struct WarpProduct {
 #pragma unroll
         for (u32 j = 0; j < AHEAD; j++)
             if (first + j < last) load_tile<FMT>(raw[j], tiles + u64(first + j) * Tile<FMT>::BYTES, lane);
+        // Needed last, but from as far away.
+        if (lane == 0) prefetch_l2(reinterpret_cast<const float*>(m.row_scales) + 16 * u64(row_tile));
     }
 
     // Lane l knows in `x_row` the address of x row l & 3. `space` holds window_bytes(rows), rows >= n.
@@ -71,27 +73,39 @@ template <u32 FMT, u32 AHEAD> struct WarpProduct {
                                                     base + j, nullptr, 0, lane);
                 }
             }
+            // Lane l has the block scales of columns 128 (base / 2 + l) ...
+            float2 block = make_float2(1, 1);
+            if (FMT == FP8 && scales && base / 2 + lane < (last + 1) / 2) {
+                const uint2 v = ld_stream8(scales + 2 * (base / 2 + lane));
+                block = make_float2(__uint_as_float(v.x), __uint_as_float(v.y));
+            }
             __syncwarp();
+#pragma unroll 1
+            for (u32 round = 0; round < WINDOW; round += AHEAD) {
 #pragma unroll
-            for (u32 j = 0; j < WINDOW; j++) {
-                const u32 kt = base + j;
-                if (kt >= last) break;
-                const u8* staged = space + j * rows * STAGED_ROW;
-                u32 b[4][1][2];
+                for (u32 i = 0; i < AHEAD; i++) {
+                    const u32 j = round + i, kt = base + j;
+                    if (kt >= last) break;
+                    const u8* staged = space + j * rows * STAGED_ROW;
+                    u32 b[4][1][2];
 #pragma unroll
-                for (int q = 0; q < 2; q++) {
-                    const uint4 v = staged_b(staged, rows, q, 0, lane);
-                    b[2 * q][0][0] = v.x, b[2 * q][0][1] = v.y, b[2 * q + 1][0][0] = v.z, b[2 * q + 1][0][1] = v.w;
+                    for (int q = 0; q < 2; q++) {
+                        const uint4 v = staged_b(staged, rows, q, 0, lane);
+                        b[2 * q][0][0] = v.x, b[2 * q][0][1] = v.y, b[2 * q + 1][0][0] = v.z, b[2 * q + 1][0][1] = v.w;
+                    }
+                    float d[1][4] = {};
+                    tile_mma<FMT, 1>(d, raw[i], b, lane);
+                    if (kt + AHEAD < last)
+                        load_tile<FMT>(raw[i], tiles + u64(kt + AHEAD) * Tile<FMT>::BYTES, lane);
+                    const float undo = c < n ? results[j * rows + c].undo : 0;
+                    float low = undo, high = undo;
+                    if constexpr (FMT == FP8) {
+                        low *= __shfl_sync(ALL, block.x, static_cast<int>(kt / 2 - base / 2));
+                        high *= __shfl_sync(ALL, block.y, static_cast<int>(kt / 2 - base / 2));
+                    }
+                    sum[0] = fmaf(d[0][0] + d[0][1], low, sum[0]);
+                    sum[1] = fmaf(d[0][2] + d[0][3], high, sum[1]);
                 }
-                float d[1][4] = {};
-                tile_mma<FMT, 1>(d, raw[j % AHEAD], b, lane);
-                if (kt + AHEAD < last)
-                    load_tile<FMT>(raw[j % AHEAD], tiles + u64(kt + AHEAD) * Tile<FMT>::BYTES, lane);
-                const float undo = c < n ? results[j * rows + c].undo : 0;
-                float low = undo, high = undo;
-                if (FMT == FP8 && scales) low *= scales[kt / 2 * 2], high *= scales[kt / 2 * 2 + 1];
-                sum[0] = fmaf(d[0][0] + d[0][1], low, sum[0]);
-                sum[1] = fmaf(d[0][2] + d[0][3], high, sum[1]);
             }
             __syncwarp();
         }

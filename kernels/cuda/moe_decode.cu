@@ -8,7 +8,7 @@ static constexpr u32 GATE_UP_WARPS = 4;
 static constexpr u32 COMPANY = 4;
 
 struct MoeGateUp {
-    const Matrix* table;
+    const Matrix* table; // gate/up of all experts, then down of all
     const float* x;  // [t, hidden]
     const u32* ids;  // [pairs]
     float* act;      // [pairs, max_inter]
@@ -48,6 +48,9 @@ template <u32 ONLY> MOE_FN void gate_up(const MoeGateUp& args) {
     SHARED(float, parts, GATE_UP_WARPS * 64);
     const u32 tile = blockIdx.x, mine = blockIdx.y;
     const int warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
+    // Which experts it will be is not known yet, but that their descriptions will be read is.
+    const u64 line = 128 * (u64(mine) * gridDim.x * blockDim.x + tile * blockDim.x + threadIdx.x);
+    if (line < 2 * u64(args.experts) * sizeof(Matrix)) prefetch_l2(reinterpret_cast<const u8*>(args.table) + line);
     pdl_wait();
     pdl_launch();
     const u32 id = args.ids[mine];

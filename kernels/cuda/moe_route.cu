@@ -255,10 +255,16 @@ KERNEL(moe_route, 256, 2, MoeRoute) {
     const u32 router_tiles = args.router.row_tiles, tiles = router_tiles + (args.gate.rows != 0 ? 1 : 0);
     auto matrix_of = [&](u32 tile) -> const Matrix& { return tile < router_tiles ? args.router : args.gate; };
     {
+        // What is read whatever x is.
         const Matrix& m = matrix_of(blockIdx.x);
-        const u32 bytes = tile_bytes(m.format), line = static_cast<u32>(lane) * 128;
-        const u64 tile = u64(blockIdx.x < router_tiles ? blockIdx.x : 0) * m.k_tiles + kt;
-        if (kt < m.k_tiles && line < bytes) prefetch_l2(reinterpret_cast<const u8*>(m.tiles) + tile * bytes + line);
+        const u32 row_tile = blockIdx.x < router_tiles ? blockIdx.x : 0, bytes = tile_bytes(m.format);
+        if (kt < m.k_tiles) {
+            const u8* tile = reinterpret_cast<const u8*>(m.tiles) + (u64(row_tile) * m.k_tiles + kt) * bytes;
+            if (static_cast<u32>(lane) * 128 < bytes) prefetch_l2(tile + lane * 128);
+            const u32 column = 64 * kt + 32 * static_cast<u32>(lane);
+            if (args.norm && lane < 2 && column < args.hidden) prefetch_l2(args.norm + column);
+        }
+        if (threadIdx.x == 0) prefetch_l2(reinterpret_cast<const float*>(m.row_scales) + 16 * row_tile);
     }
     pdl_wait();
     pdl_launch();
