@@ -77,7 +77,7 @@ pub fn build(sources: &Path, out: &Path) -> Result<(), String> {
                 let names: Vec<&str> = cubin.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
                 let _ = writeln!(
                     table,
-                    "    Cubin {{ target: {:?}, file: {:?}, code: include_bytes!({:?}), kernels: &{names:?} }},",
+                    "    Cubin {{ target: {:?}, file: {:?}, code: &Aligned(*include_bytes!({:?})).0, kernels: &{names:?} }},",
                     cubin.target, cubin.file, cubin.path
                 );
             }

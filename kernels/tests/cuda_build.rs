@@ -19,6 +19,7 @@ mod table {
         code: &'static [u8],
         kernels: &'static [&'static str],
     }
+    struct Aligned<T>(T);
     include!(concat!(env!("OUT_DIR"), "/cuda/cubins.rs"));
 }
 

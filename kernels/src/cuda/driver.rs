@@ -30,6 +30,9 @@ pub(crate) struct Driver {
     graphs: Mutex<HashMap<u64, sys::CUgraphExec>>,
     next_graph: AtomicU64,
     recording: AtomicBool,
+    /// Whether the last thing in the stream is a kernel: only after one may another start early. What follows a copy, a
+    /// mark in time or the begin of a recording waits in the ordinary way.
+    after_kernel: AtomicBool,
     /// Last, because fields are dropped in this order and all others live in its context.
     device: Device,
 }
@@ -68,6 +71,7 @@ impl Driver {
             graphs: Mutex::default(),
             next_graph: AtomicU64::new(1),
             recording: AtomicBool::new(false),
+            after_kernel: AtomicBool::new(false),
             device,
         })
     }
@@ -84,7 +88,14 @@ impl Driver {
         Ok(())
     }
 
+    /// The stream, for anything but a kernel.
+    fn stream(&self) -> sys::CUstream {
+        self.after_kernel.store(false, Ordering::Relaxed);
+        self.stream
+    }
+
     fn pinned(&self) -> MutexGuard<'_, Pinned> {
+        self.after_kernel.store(false, Ordering::Relaxed);
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -152,7 +163,7 @@ impl Gpu for Driver {
     fn pin(&self, bytes: usize) -> Result<Option<Box<dyn Bounce + '_>>> {
         self.not_recording("pinning memory")?;
         self.device.make_current()?;
-        Ok(Some(Box::new(PinnedBuffer::new(&self.device, self.stream, bytes)?)))
+        Ok(Some(Box::new(PinnedBuffer::new(&self.device, self.stream(), bytes)?)))
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
@@ -170,7 +181,7 @@ impl Gpu for Driver {
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
         self.device.make_current()?;
         // SAFETY: the caller names `bytes` bytes of device memory of its own.
-        check(unsafe { sys::cuMemsetD8Async(address, byte, bytes, self.stream) }, || {
+        check(unsafe { sys::cuMemsetD8Async(address, byte, bytes, self.stream()) }, || {
             format!("filling {bytes} bytes")
         })
     }
@@ -178,7 +189,7 @@ impl Gpu for Driver {
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
         self.device.make_current()?;
         // SAFETY: as in `fill`, twice.
-        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream) }, || {
+        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream()) }, || {
             format!("copying {bytes} bytes")
         })
     }
@@ -186,6 +197,7 @@ impl Gpu for Driver {
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
         self.device.make_current()?;
         let kernel = self.kernels.get(launch, args.len())?;
+        let after_kernel = self.after_kernel.swap(true, Ordering::Relaxed);
         // SAFETY: the union is plain bytes; the one member that is read is set.
         let mut pdl: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
         pdl.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
@@ -200,7 +212,7 @@ impl Gpu for Driver {
             sharedMemBytes: launch.shared,
             hStream: self.stream,
             attrs: &mut pdl,
-            numAttrs: u32::from(launch.pdl),
+            numAttrs: u32::from(launch.pdl && after_kernel),
         };
         let mut arguments = [args.as_ptr().cast_mut().cast::<c_void>()];
         // SAFETY: the kernel has one argument of `args.len()` bytes (`Kernels::get`), which the driver copies before it
@@ -216,13 +228,13 @@ impl Gpu for Driver {
         self.device.make_current()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: the stream is alive.
-        check(unsafe { sys::cuStreamBeginCapture_v2(self.stream, mode) }, || "recording a graph".into())?;
+        check(unsafe { sys::cuStreamBeginCapture_v2(self.stream(), mode) }, || "recording a graph".into())?;
         self.recording.store(true, Ordering::Relaxed);
         let ran = body();
         self.recording.store(false, Ordering::Relaxed);
         let mut recorded = null_mut();
         // SAFETY: ends what was begun above, whatever `body` said; `recorded` is null if the recording broke.
-        let ended = unsafe { sys::cuStreamEndCapture(self.stream, &mut recorded) };
+        let ended = unsafe { sys::cuStreamEndCapture(self.stream(), &mut recorded) };
         if ran.is_err() && !recorded.is_null() {
             // SAFETY: nobody else has it.
             unsafe { sys::cuGraphDestroy(recorded) };
@@ -246,7 +258,7 @@ impl Gpu for Driver {
             });
         };
         // SAFETY: both handles are alive.
-        check(unsafe { sys::cuGraphLaunch(recorded, self.stream) }, || format!("replaying graph {graph}"))
+        check(unsafe { sys::cuGraphLaunch(recorded, self.stream()) }, || format!("replaying graph {graph}"))
     }
 
     fn drop_graph(&self, graph: u64) {
@@ -268,9 +280,9 @@ impl Gpu for Driver {
         self.not_recording("a measurement")?;
         self.device.make_current()?;
         let (begin, end) = (device::Event::new(true)?, device::Event::new(true)?);
-        begin.record(self.stream)?;
+        begin.record(self.stream())?;
         body()?;
-        end.record(self.stream)?;
+        end.record(self.stream())?;
         end.wait()?;
         Ok(Some(begin.seconds_to(&end)?))
     }

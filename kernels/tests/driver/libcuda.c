@@ -137,7 +137,7 @@ int cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, void* stream)
 }
 
 int cuModuleLoadData(void** module, const void* image) {
-    if (memcmp(image, "\177ELF", 4) != 0) return INVALID;
+    if (memcmp(image, "\177ELF", 4) != 0 || (uintptr_t)image % 64 != 0) return INVALID;
     *module = malloc(1);
     held++;
     return OK;

@@ -20,6 +20,10 @@ pub(super) struct Cubin {
     pub kernels: &'static [&'static str],
 }
 
+/// An ELF file is a file of structs: it lies as one would.
+#[repr(C, align(64))]
+struct Aligned<T>(T);
+
 // COMPILER: version of nvcc, or why there is no GPU code. CUBINS: the code.
 include!(concat!(env!("OUT_DIR"), "/cuda/cubins.rs"));
 
