@@ -10,6 +10,9 @@ use crate::{Result, Weight, WeightFormat};
 const GROUP: usize = 64;
 /// Pairs that one block counts.
 const GROUP_CHUNK: usize = 2048;
+/// Most bytes of results per pair that `down` keeps before it adds them up: with more rows it goes in several strips,
+/// which read the experts' weights once each.
+const MOST_RESULTS: usize = 1 << 28;
 /// Warps of a block of the product.
 const PRODUCT_WARPS: usize = 8;
 
@@ -250,6 +253,27 @@ pub(super) fn gate_up(
 
 /// The op `moe_down`, prefill.
 pub(super) fn down(
+    cuda: &Cuda,
+    t: usize,
+    act: u64,
+    layer: &Layer,
+    experts: &Experts,
+    weights: u64,
+    out: u64,
+) -> Result<()> {
+    let (slots, hidden, max) = (layer.slots as usize, layer.hidden as usize, layer.max_inter as usize);
+    let strips = t.div_ceil((MOST_RESULTS / (slots * hidden * 4)).max(1));
+    let rows = t.div_ceil(strips);
+    for first in (0..t).step_by(rows) {
+        let at = |base: u64, width: usize| base + (first * width * 4) as u64;
+        let layer = Layer { ids: at(layer.ids, slots), ..*layer };
+        let (act, weights, out) = (at(act, slots * max), at(weights, slots), at(out, hidden));
+        down_strip(cuda, rows.min(t - first), act, &layer, experts, weights, out)?;
+    }
+    Ok(())
+}
+
+fn down_strip(
     cuda: &Cuda,
     t: usize,
     act: u64,
