@@ -17,6 +17,8 @@ struct HearthEmuOptions {
     uint32_t copies;       // emu::AsyncCopies
     uint32_t shared_limit; // bytes of one block
     uint32_t watch;        // 0 or 1
+    uint32_t seconds;      // of computing that one block may take
+    uint32_t reserved;
 };
 
 struct HearthEmuError {
@@ -62,7 +64,7 @@ static bool acceptable(const HearthEmuDevice& device, const std::string& name, c
 extern "C" {
 
 HearthEmuDevice* hearth_emu_create(const HearthEmuOptions* o) {
-    return new HearthEmuDevice{Memory(o->memory), {o->seed, static_cast<Order>(o->order), static_cast<AsyncCopies>(o->copies), o->shared_limit, o->watch != 0}, 0};
+    return new HearthEmuDevice{Memory(o->memory), {o->seed, static_cast<Order>(o->order), static_cast<AsyncCopies>(o->copies), o->shared_limit, o->seconds, o->watch != 0}, 0};
 }
 
 void hearth_emu_destroy(HearthEmuDevice* device) { delete device; }

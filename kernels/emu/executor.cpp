@@ -197,7 +197,7 @@ bool Executor::run_block(uint32_t number, Failure& failure) {
     }
     ready_warps = count == 32 ? ALL_LANES : (1u << count) - 1;
     warp = pick(ready_warps);
-    arrived = ended = spins = 0;
+    arrived = ended = spins = ticks = 0;
     watch.begin_block();
     for (uint32_t i = 0; i < launch->threads; i++) {
         Thread& t = threads[i];
@@ -239,11 +239,14 @@ bool Executor::run(const Launch& l, const Options& o, const Memory& m, Failure& 
         for (uint32_t i = 0; i < count; i++) order[i] = i;
         for (uint32_t i = count; i > 1; i--) std::swap(order[i - 1], order[random() % i]);
     }
-    for (uint32_t i = 0; i < count; i++) {
+    count_seconds(true);
+    bool well = true;
+    for (uint32_t i = 0; well && i < count; i++) {
         uint32_t number = o.order == Order::Random ? order[i] : o.order == Order::Forward ? i : count - 1 - i;
-        if (!run_block(number, failure)) return false;
+        well = run_block(number, failure);
     }
-    return true;
+    count_seconds(false);
+    return well;
 }
 
 bool run(const Launch& launch, const Options& options, const Memory& memory, Failure& failure) {

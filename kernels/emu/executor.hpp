@@ -65,6 +65,8 @@ class Executor {
     [[noreturn]] void thread_main();
 
     // Called in the signal handler: true when the fault is a kernel's, which then continues in `landing`.
+    // One second of this OS thread's computing is over: true when the block has had all of its time.
+    bool tick() { return running() && (ticks = ticks + 1) >= options.seconds; }
     bool running() const { return thread != nullptr; }
     bool stack_guard(const void* at) const { return stacks.guard_at(at) >= 0; }
 
@@ -92,6 +94,7 @@ class Executor {
     uint32_t arrived = 0, ended = 0;
     Site barrier;
     uint32_t spins = 0;
+    volatile uint32_t ticks = 0;
     bool by_chance = true; // how the next thread is chosen
     bool failed = false;
     Failure what_failed;
@@ -108,6 +111,8 @@ inline void touched(const void* at, size_t n, bool write) {
 
 // Turns the faults of kernels into failures; installed once for the process, once for each OS thread.
 bool catch_faults(Failure& failure);
+// Starts or stops the ticks of this OS thread. Where the system has no such clock, there are none.
+void count_seconds(bool on);
 // In words: what lies at or near an address.
 std::string describe_address(const Executor& executor, const void* at);
 

@@ -89,7 +89,8 @@ struct Options {
     Order order;
     AsyncCopies copies;
     uint32_t shared_limit;
-    bool watch; // check every access: bounds to the byte, races
+    uint32_t seconds; // of computing that one block may take; more is an endless loop
+    bool watch;       // check every access: bounds to the byte, races
 };
 
 class Memory;

@@ -3,8 +3,10 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include "executor.hpp"
 #include "memory.hpp"
@@ -30,6 +32,9 @@ std::string describe_address(const Executor& executor, const void* at) {
 }
 
 [[noreturn]] static void landing() {
+    if (fault.signal == SIGRTMIN + 7) {
+        executor->fail("CUDA_ERROR_LAUNCH_TIMEOUT (702)", "the block has computed for " + std::to_string(executor->options.seconds) + " s: a loop without an end");
+    }
     if (fault.signal == SIGFPE) executor->fail("CUDA_ERROR_LAUNCH_FAILED (719)", "an integer division by zero, or one that overflows");
     if (fault.signal == SIGILL || fault.signal == SIGTRAP) executor->fail("CUDA_ERROR_ILLEGAL_INSTRUCTION (715)", "an illegal instruction");
     if (!fault.known) executor->fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "an access to an address that no memory can have, or a misaligned vector access");
@@ -39,6 +44,8 @@ std::string describe_address(const Executor& executor, const void* at) {
     std::string where = describe_address(*executor, fault.at);
     executor->fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", std::string("an access to address ") + address + ": " + (where.empty() ? "no buffer is near" : where));
 }
+
+static void go_to_landing(int signal, siginfo_t* info, void* context);
 
 static void on_fault(int signal, siginfo_t* info, void* context) {
     if (!executor || !executor->running()) {
@@ -53,6 +60,15 @@ static void on_fault(int signal, siginfo_t* info, void* context) {
         }
         return;
     }
+    go_to_landing(signal, info, context);
+}
+
+// A second of computing is over.
+static void on_tick(int signal, siginfo_t* info, void* context) {
+    if (executor && executor->tick()) go_to_landing(signal, info, context);
+}
+
+static void go_to_landing(int signal, siginfo_t* info, void* context) {
     fault.signal = signal;
     fault.at = info->si_addr;
     // Addresses that are not canonical come without the address (SI_KERNEL); so do misaligned vector moves.
@@ -78,16 +94,24 @@ static bool install() {
     for (int signal : CAUGHT) {
         if (sigaction(signal, &action, &before[signal]) != 0) return false;
     }
-    return true;
+    action.sa_sigaction = on_tick;
+    action.sa_flags |= SA_RESTART;
+    return sigaction(SIGRTMIN + 7, &action, nullptr) == 0;
 }
 
-// Memory of one OS thread: the stack of the landing and, where the thread has none, one for the handler.
-struct FaultStacks {
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+// What one OS thread needs: the stack of the landing, one for the handlers where the thread has none, a clock of its own.
+struct ThreadSetup {
     char* landing = nullptr;
     char* alternate = nullptr;
     bool usable = false;
+    bool has_clock = false;
+    timer_t clock{};
 
-    FaultStacks() {
+    ThreadSetup() {
         auto map = [](size_t bytes) {
             void* m = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             return m == MAP_FAILED ? nullptr : static_cast<char*>(m);
@@ -103,8 +127,14 @@ struct FaultStacks {
             mine.ss_size = STACK;
             usable = usable && alternate && sigaltstack(&mine, nullptr) == 0;
         }
+        struct sigevent tick{};
+        tick.sigev_notify = SIGEV_THREAD_ID;
+        tick.sigev_signo = SIGRTMIN + 7;
+        tick.sigev_notify_thread_id = gettid();
+        has_clock = timer_create(CLOCK_THREAD_CPUTIME_ID, &tick, &clock) == 0;
     }
-    ~FaultStacks() {
+    ~ThreadSetup() {
+        if (has_clock) timer_delete(clock);
         if (alternate) {
             stack_t none{};
             none.ss_flags = SS_DISABLE;
@@ -115,10 +145,20 @@ struct FaultStacks {
     }
 };
 
+static ThreadSetup& mine() {
+    static thread_local ThreadSetup stacks;
+    return stacks;
+}
+
+void count_seconds(bool on) {
+    struct itimerspec every{};
+    every.it_interval.tv_sec = every.it_value.tv_sec = on ? 1 : 0;
+    if (mine().has_clock) timer_settime(mine().clock, 0, &every, nullptr);
+}
+
 bool catch_faults(Failure& failure) {
     static bool installed = install();
-    static thread_local FaultStacks stacks;
-    if (installed && stacks.usable) return true;
+    if (installed && mine().usable) return true;
     failure = {"CUDA_ERROR_OPERATING_SYSTEM (304)", "the system lets no handler catch the faults of kernels"};
     return false;
 }

@@ -24,7 +24,7 @@ void Watch::begin_launch() {
     for (Page& page : pages) page = {};
 }
 
-void Watch::begin_block() { start = everyone = ++now; }
+void Watch::begin_block() { everyone = ++now; }
 
 void Watch::warp_barrier(uint32_t warp, uint32_t mask) {
     now++;
@@ -40,39 +40,50 @@ void Watch::warp_barrier(uint32_t warp, uint32_t mask) {
     }
 }
 
-// True if a barrier lies between an access of `before` (a thread, or readers) at `time` and one of `who` now.
+// True if a barrier of the warp lies between an access of `before` (a thread, or readers), not before the last barrier of
+// the block, and one of `who` now.
 bool Watch::ordered(uint32_t before, uint32_t time, uint32_t who) const {
-    if (before == who || time < start || time < everyone) return true;
     if (before == MANY) return false;
     uint32_t warp = who / WARP;
     if (before >= LANES_OF) return before - LANES_OF == warp && (time < whole[warp] || time < partly[warp]);
     return before / WARP == warp && (time < whole[warp] || time < pairs[warp][before % WARP][who % WARP]);
 }
 
+inline void Watch::touch(size_t number, uint8_t mask, uint32_t who, bool write) {
+    Cell& cell = cells[number];
+    if (cell.writer != who && cell.write_time >= everyone && cell.written & mask && !ordered(cell.writer, cell.write_time, who)) {
+        race(4 * number, who, write, cell.writer, true);
+    }
+    bool read = cell.read_time >= everyone && cell.read & mask; // since the last barrier of the block
+    if (write) {
+        if (read && cell.reader != who && !ordered(cell.reader, cell.read_time, who)) race(4 * number, who, true, cell.reader, false);
+        cell.written = cell.write_time >= everyone && cell.writer == who ? cell.written | mask : mask;
+        cell.writer = static_cast<uint16_t>(who);
+        cell.write_time = now;
+        cell.read = 0;
+        return;
+    }
+    if (!read) {
+        cell.reader = static_cast<uint16_t>(who);
+        cell.read = mask;
+    } else if (cell.reader != who && cell.reader != MANY) {
+        uint32_t warp = cell.reader < LANES_OF ? cell.reader / WARP : cell.reader - LANES_OF;
+        cell.reader = static_cast<uint16_t>(warp == who / WARP ? LANES_OF + warp : MANY);
+    }
+    cell.read |= mask;
+    cell.read_time = now;
+}
+
 void Watch::shared(size_t first, size_t n, bool write) {
     uint32_t who = thread->index.x;
+    if ((first | n) % 4 == 0) {
+        for (size_t i = first / 4; i < (first + n) / 4; i++) touch(i, 15, who, write);
+        return;
+    }
     for (size_t i = first; i < first + n;) {
         size_t byte = i % 4, count = std::min(4 - byte, first + n - i);
-        uint8_t mask = static_cast<uint8_t>(((1u << count) - 1) << byte);
-        Cell& cell = cells[i / 4];
-        if (cell.written & mask && !ordered(cell.writer, cell.write_time, who)) race(i, who, write, cell.writer, true);
+        touch(i / 4, static_cast<uint8_t>(((1u << count) - 1) << byte), who, write);
         i += count;
-        if (write) {
-            if (cell.read & mask && !ordered(cell.reader, cell.read_time, who)) race(i - count, who, true, cell.reader, false);
-            cell.written = cell.write_time >= start && cell.writer == who ? cell.written | mask : mask;
-            cell.writer = static_cast<uint16_t>(who);
-            cell.write_time = now;
-            cell.read = 0;
-        } else if (cell.read_time < start || cell.read_time < everyone || !(cell.read & mask)) {
-            cell.reader = static_cast<uint16_t>(who);
-            cell.read = mask;
-            cell.read_time = now;
-        } else {
-            uint32_t warp = cell.reader < LANES_OF ? cell.reader / WARP : cell.reader - LANES_OF;
-            if (cell.reader != who) cell.reader = static_cast<uint16_t>(cell.reader != MANY && warp == who / WARP ? LANES_OF + warp : MANY);
-            cell.read |= mask;
-            cell.read_time = now;
-        }
     }
 }
 

@@ -38,7 +38,7 @@ class Watch {
     }
 
   private:
-    // The last accesses of four bytes; times before the block's start count as none.
+    // The last accesses of four bytes; those before the last barrier of the block count as none.
     struct Cell {
         uint32_t write_time, read_time;
         uint16_t writer, reader;
@@ -53,6 +53,7 @@ class Watch {
     };
 
     void shared(size_t first, size_t n, bool write);
+    void touch(size_t number, uint8_t mask, uint32_t who, bool write);
     void device(uint64_t address, size_t n, bool write);
     [[noreturn]] void race(size_t at, uint32_t who, bool write, uint32_t other, bool wrote);
     bool ordered(uint32_t before, uint32_t time, uint32_t who) const;
@@ -62,7 +63,8 @@ class Watch {
     uintptr_t stacks;
     size_t stacks_bytes;
     Cell* cells = nullptr;
-    uint32_t now = 1, start = 1, everyone = 1;
+    uint32_t now = 1;
+    uint32_t everyone = 1; // time of the last barrier of the block, or of its start
     uint32_t whole[MOST_WARPS] = {};            // time of the last __syncwarp() of all lanes
     uint32_t partly[MOST_WARPS] = {};           // of the last one of some
     uint32_t pairs[MOST_WARPS][WARP][WARP] = {}; // of the last one that named both

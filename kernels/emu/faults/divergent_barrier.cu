@@ -35,3 +35,8 @@ struct Waiting {
 KERNEL(fault_spin, 32, 1, Waiting) {
     while (ld_acquire(args.flag) != 1) {}
 }
+
+// A loop that no barrier interrupts and that never ends.
+KERNEL(fault_endless, 32, 1, Waiting) {
+    while (*reinterpret_cast<const volatile u32*>(args.flag) != 1) {}
+}

@@ -47,6 +47,8 @@ pub struct EmulatorOptions {
     pub copies: AsyncCopies,
     /// Whether every access is checked: bounds to the byte, and races in shared memory.
     pub watch: bool,
+    /// Seconds of computing that one block may take; more is a loop without an end.
+    pub seconds: u32,
     /// Memory of the device, bytes.
     pub memory: u64,
     /// Multiprocessors it says it has.
@@ -60,6 +62,7 @@ impl Default for EmulatorOptions {
             order: ThreadOrder::default(),
             copies: AsyncCopies::default(),
             watch: true,
+            seconds: 120,
             memory: 4 << 30,
             multiprocessors: 4,
         }
@@ -115,6 +118,8 @@ impl Emulator {
             copies: options.copies as u32,
             shared_limit: SHARED,
             watch: u32::from(options.watch),
+            seconds: options.seconds,
+            reserved: 0,
         };
         // SAFETY: the options are read during the call; the function refers to every unit of kernels, which links them.
         let device = unsafe {
@@ -352,6 +357,8 @@ struct RawOptions {
     copies: u32,
     shared_limit: u32,
     watch: u32,
+    seconds: u32,
+    reserved: u32,
 }
 
 #[repr(C)]

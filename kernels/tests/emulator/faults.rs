@@ -196,6 +196,16 @@ fn a_deadlock_says_who_waits_where() {
 }
 
 #[test]
+fn a_loop_without_an_end_ends() {
+    for watch in [true, false] {
+        let gpu = emulator(EmulatorOptions { seconds: 1, watch, ..EmulatorOptions::default() });
+        let flag = upload(&gpu, &[0u32]);
+        let endless = launch(&gpu, "fault_endless", 1, 32, 0, &[flag]);
+        refused(endless, &["(702)", "kernel fault_endless", "has computed for 1 s", "without an end"]);
+    }
+}
+
+#[test]
 fn a_wrong_mask_is_refused() {
     for gpu in all_devices() {
         let out = room::<u32>(&gpu, 32);
