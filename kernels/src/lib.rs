@@ -11,6 +11,7 @@ mod kv;
 mod narrow;
 pub mod ops;
 mod plan;
+pub mod sample;
 pub mod tensor;
 pub mod weight;
 

@@ -5,6 +5,7 @@
 //! A row's result never depends on the rows beside it, and reductions have one fixed order at every `t`.
 
 pub use crate::kv::{KvFormat, KvLayer};
+use crate::sample::SampleRow;
 use crate::{MemoryPlan, PackedWeight, Result, Tensor, Weight, tensor::DType};
 
 /// Some consecutive rows of one sequence inside a pass.
@@ -472,4 +473,13 @@ pub trait Ops: Send + Sync {
 
     /// out[i] = x[rows[i]]. x `[t, width]` -> out `[rows.len(), width]`.
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()>;
+
+    /// The token of each row, or None where no allowed token's logit is a number. In this order: banned tokens and
+    /// penalties, the mask, then argmax at temperature 0; else temperature, top-k, top-p (a share of what top-k left) and
+    /// min-p, and one draw that depends on seed and position only. Equal logits: lower ids first. Weights are integers of
+    /// 2^-40 of the most likely token's, so that every backend draws the same token.
+    ///
+    /// logits `[>= rows, vocab]`, row i is `rows[i]`; changed. Ids from `tokens` on are padding and never chosen.
+    /// Bytes: the logits, a few times, from the second-level cache.
+    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Vec<Option<u32>>>;
 }

@@ -13,11 +13,13 @@ mod moe;
 mod norm;
 pub(crate) mod pack;
 mod pool;
+mod sample;
 pub(crate) mod segments;
 mod simd;
 pub(crate) mod weight;
 
 use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route};
+use crate::sample::SampleRow;
 use crate::{DType, Ops, PackedWeight, Result, Tensor, Weight};
 
 use buffer::{HostBuffer, Slab};
@@ -238,5 +240,9 @@ impl Ops for Cpu {
 
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()> {
         memory::gather_rows(x, rows, out)
+    }
+
+    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Vec<Option<u32>>> {
+        sample::sample(logits, tokens, rows)
     }
 }

@@ -16,6 +16,7 @@ mod moe_prefill;
 mod pack;
 mod pass;
 mod rows;
+mod sample;
 mod slab;
 mod stream;
 pub(crate) mod weight;
@@ -27,6 +28,7 @@ use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
+use crate::sample::SampleRow;
 use crate::{DType, MemoryPlan, OpError, Ops, PackedWeight, Result, Tensor, Weight};
 use gpu::Gpu;
 use linear::Epilogue;
@@ -369,5 +371,9 @@ impl Ops for Cuda {
 
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()> {
         rows::gather(self, x, rows, None, out)
+    }
+
+    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Vec<Option<u32>>> {
+        sample::sample(self, logits, tokens, rows)
     }
 }

@@ -12,3 +12,4 @@ mod moe;
 mod moe_cuda;
 mod refusals;
 mod rowwise;
+mod sample;
