@@ -334,4 +334,50 @@ mod tests {
         }
         assert_eq!(Sampling::default().check(), Ok(()));
     }
+
+    #[test]
+    fn the_op_of_the_kernels_chooses_the_same_tokens() {
+        use hearth_kernels::{DType, Ops, cpu::Cpu, sample::SampleRow};
+        let ops = Cpu::new(Some(1)).expect("a CPU");
+        let vocab = 600;
+        for position in 0..300u64 {
+            let at = |name: u64, i: u64| random::uniform(name, position << 16 | i);
+            let mut logits: Vec<f32> =
+                (0..vocab).map(|i| ((at(1, i) - 0.5) * 16.0).round() as f32 + at(2, i) as f32).collect();
+            logits[7] = f32::NAN;
+            let pick = |name: u64, values: &[f32]| values[(at(name, 0) * values.len() as f64) as usize];
+            let sampling = Sampling {
+                temperature: pick(3, &[0.0, 0.6, 1.0, 1.7]),
+                top_k: pick(4, &[0.0, 1.0, 20.0]) as u32,
+                top_p: pick(5, &[1.0, 0.95, 0.5, 0.0]),
+                min_p: pick(6, &[0.0, 0.05]),
+                presence_penalty: pick(7, &[0.0, 1.5]),
+                frequency_penalty: pick(8, &[0.0, 0.2]),
+                repetition_penalty: pick(9, &[1.0, 1.2]),
+                seed: 17,
+            };
+            let mut seen = Seen::new(&[1, 2, 3, 400], &sampling);
+            [2, 2, 5, 599].iter().for_each(|id| seen.write(*id));
+            let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
+            let mut tensor =
+                ops.upload(DType::F32, &bytes, DType::F32, &[1, vocab as usize]).expect("memory");
+            let row = SampleRow {
+                temperature: sampling.temperature,
+                top_k: sampling.top_k,
+                top_p: sampling.top_p,
+                min_p: sampling.min_p,
+                presence_penalty: sampling.presence_penalty,
+                frequency_penalty: sampling.frequency_penalty,
+                repetition_penalty: sampling.repetition_penalty,
+                seed: sampling.seed,
+                position,
+                seen: &[(1, 0), (2, 2), (3, 0), (400, 0), (5, 1), (599, 1)],
+                banned: &[44, 45],
+                allowed: None,
+            };
+            let theirs = ops.sample(&mut tensor, 590, &[row]).expect("a good row");
+            let ours = sample(&mut logits, 590, &[44, 45], &sampling, &seen, position);
+            assert_eq!(theirs[0], ours, "{sampling:?} at {position}");
+        }
+    }
 }
