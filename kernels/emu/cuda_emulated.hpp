@@ -154,6 +154,13 @@ inline float __fsqrt_rn(float v) { return sqrtf(v); }
 inline int __popc(unsigned v) { return __builtin_popcount(v); }
 inline int __clz(int v) { return v == 0 ? 32 : __builtin_clz(static_cast<unsigned>(v)); }
 inline int __ffs(int v) { return __builtin_ffs(v); }
+// Bytes of b:a picked by the low three bits of each nibble of `from`; sign replication is not needed here.
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned from) {
+    uint64_t bytes = static_cast<uint64_t>(b) << 32 | a;
+    unsigned v = 0;
+    for (int i = 0; i < 4; i++) v |= static_cast<unsigned>(bytes >> (8 * (from >> (4 * i) & 7)) & 0xff) << (8 * i);
+    return v;
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32); }
 inline float __ldg(const float* at) { return *at; }
 inline unsigned __ldg(const unsigned* at) { return *at; }

@@ -1,7 +1,7 @@
 //! Launchers of the attention ops: checks as the CPU makes them, then one launch each.
 
 use super::gpu::{Args, Launch, bytes_of};
-use super::{Cuda, DECODE_ROWS};
+use super::{Cuda, DECODE_ROWS, tier};
 use crate::cpu::kv::{check_shape, frequencies};
 use crate::cpu::segments::check_pages;
 use crate::ops::{AttentionShape, KvFormat, KvLayer, Norm, Pass};
@@ -65,6 +65,33 @@ struct GeneralArgs {
 // SAFETY: repr(C); five u64, then eight numbers of 4 bytes: no padding.
 unsafe impl Args for GeneralArgs {}
 const _: () = assert!(size_of::<GeneralArgs>() == 72);
+
+/// `struct AttendDecode` in attend_decode.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct DecodeArgs {
+    pass: u64,
+    q: u64,
+    keys: u64,
+    values: u64,
+    out: u64,
+    partial: u64,
+    counters: u64,
+    first: u32,
+    rows: u32,
+    q_heads: u32,
+    kv_heads: u32,
+    q_stride: u32,
+    page_len: u32,
+    gated: u32,
+    splits: u32,
+    slots: u32,
+    scale: f32,
+}
+
+// SAFETY: repr(C); seven u64, then ten numbers of 4 bytes: no padding.
+unsafe impl Args for DecodeArgs {}
+const _: () = assert!(size_of::<DecodeArgs>() == 96);
 
 /// The number of a format in kv.cuh.
 fn format_number(format: KvFormat) -> u32 {
@@ -196,8 +223,133 @@ pub(crate) fn paged(
         return Ok(());
     }
     args.pass = cuda.stage(OP, pass)?;
-    let _ = DECODE_ROWS;
+    if let Some(plan) = DecodePlan::new(cuda, pass, shape, page_len, cache.format) {
+        return decode(cuda, pass, &args, &plan);
+    }
     let grid = [(t * q_heads) as u32, 1, 1];
-    cuda.gpu
-        .launch(&Launch { kernel: "attend_general", grid, block: 128, shared: 0, pdl: true }, bytes_of(&args))
+    let launch = Launch { kernel: "attend_general", grid, block: 128, shared: 0, pdl: true };
+    cuda.gpu.launch(&launch, bytes_of(&args))
+}
+
+/// Positions of a tile of the decode kernel.
+const BLOCK: usize = 64;
+/// Splits merged at a time.
+const SET: usize = 12;
+/// Most splits of a row: sets of sets.
+const MOST_SPLITS: usize = SET * SET;
+
+/// How the decode kernel runs over a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DecodePlan {
+    kernel: &'static str,
+    /// Most splits of a row, by device and heads alone.
+    splits: usize,
+    /// Splits that the longest context needs.
+    used: usize,
+    slots: u32,
+    shared: u32,
+}
+
+impl DecodePlan {
+    /// None where the kernel does not apply: f32 caches, odd head sizes, more than 32 query heads to a key head, pages that
+    /// are no multiple of a tile.
+    fn new(
+        cuda: &Cuda,
+        pass: &Pass,
+        shape: &AttentionShape,
+        page_len: usize,
+        format: KvFormat,
+    ) -> Option<DecodePlan> {
+        let octets = (shape.q_heads / shape.kv_heads).div_ceil(8);
+        let together = pass.segments.iter().map(|s| s.rows).max().unwrap_or(1).min(4);
+        let units = (octets * together).next_power_of_two().min(4);
+        if octets > 4 || !page_len.is_multiple_of(BLOCK) {
+            return None;
+        }
+        // Fewer units where shared memory is too small for the queries of so many.
+        (0..3).map(|i| units >> i).take_while(|units| *units >= octets.next_power_of_two()).find_map(
+            |units| {
+                let kernel = decode_kernel(format, shape.head_dim, units)?;
+                let tile = BLOCK * format.bytes(shape.head_dim);
+                let fixed = units * (shape.head_dim / 16 * 512 + 4 * 512 + 4 * 32 + 32);
+                // Two blocks to a multiprocessor hold twice as many tiles as one can.
+                let room = cuda.properties().shared as usize;
+                let slots =
+                    [6, 4, 3, 2].into_iter().find(|slots| fixed + slots * tile <= room.min(112 << 10))?;
+                let splits =
+                    (2 * cuda.properties().multiprocessors as usize / shape.kv_heads).clamp(1, MOST_SPLITS);
+                Some(DecodePlan {
+                    kernel,
+                    splits,
+                    used: splits.min(tier(pass).div_ceil(BLOCK)),
+                    slots: slots as u32,
+                    shared: (fixed + slots * tile) as u32,
+                })
+            },
+        )
+    }
+}
+
+/// Name of the decode kernel.
+fn decode_kernel(format: KvFormat, head_dim: usize, units: usize) -> Option<&'static str> {
+    macro_rules! named {
+        ($($format:ident $name:literal),*) => {
+            match (format, head_dim, units) {
+                $(
+                    (KvFormat::$format, 64, 1) => Some(concat!("attend_decode_", $name, "_64_1")),
+                    (KvFormat::$format, 64, 2) => Some(concat!("attend_decode_", $name, "_64_2")),
+                    (KvFormat::$format, 64, 4) => Some(concat!("attend_decode_", $name, "_64_4")),
+                    (KvFormat::$format, 128, 1) => Some(concat!("attend_decode_", $name, "_128_1")),
+                    (KvFormat::$format, 128, 2) => Some(concat!("attend_decode_", $name, "_128_2")),
+                    (KvFormat::$format, 128, 4) => Some(concat!("attend_decode_", $name, "_128_4")),
+                    (KvFormat::$format, 256, 1) => Some(concat!("attend_decode_", $name, "_256_1")),
+                    (KvFormat::$format, 256, 2) => Some(concat!("attend_decode_", $name, "_256_2")),
+                    (KvFormat::$format, 256, 4) => Some(concat!("attend_decode_", $name, "_256_4")),
+                )*
+                _ => None,
+            }
+        };
+    }
+    named!(Bf16 "bf16", Fp8 "fp8", Nvfp4 "nvfp4")
+}
+
+/// Launches the decode kernel over strips of rows.
+fn decode(cuda: &Cuda, pass: &Pass, general: &GeneralArgs, plan: &DecodePlan) -> Result<()> {
+    let (q_heads, kv_heads) = (general.q_heads as usize, general.kv_heads as usize);
+    let sets = plan.splits.div_ceil(SET);
+    let parts = DECODE_ROWS * q_heads * (plan.splits + sets);
+    let partial = cuda.working("attend partial", 4 * parts * (general.head_dim as usize + 2))?;
+    let counters = cuda.working("attend counters", 4 * DECODE_ROWS * kv_heads * (sets + 1))?;
+    let t = pass.rows();
+    for first in (0..t).step_by(DECODE_ROWS) {
+        let rows = DECODE_ROWS.min(t - first);
+        let args = DecodeArgs {
+            pass: general.pass,
+            q: general.q,
+            keys: general.keys,
+            values: general.values,
+            out: general.out,
+            partial,
+            counters,
+            first: first as u32,
+            rows: rows as u32,
+            q_heads: general.q_heads,
+            kv_heads: general.kv_heads,
+            q_stride: general.q_stride,
+            page_len: general.page_len,
+            gated: general.gated,
+            splits: plan.splits as u32,
+            slots: plan.slots,
+            scale: general.scale,
+        };
+        let launch = Launch {
+            kernel: plan.kernel,
+            grid: [plan.used as u32, general.kv_heads, rows as u32],
+            block: 128,
+            shared: plan.shared,
+            pdl: true,
+        };
+        cuda.gpu.launch(&launch, bytes_of(&args))?;
+    }
+    Ok(())
 }

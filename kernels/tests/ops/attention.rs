@@ -252,3 +252,114 @@ fn queries_turn_as_on_the_cpu_up_to_a_million_positions() {
         }
     }
 }
+
+/// Keys and values of a whole sequence, then queries in passes as `cuts` says: what the kernels for decoding compute.
+struct Reading {
+    layer: Layer,
+    format: KvFormat,
+    page_len: usize,
+}
+
+impl Reading {
+    /// Outputs of the rows from `first` on, in one sequence, rows per pass as in `cuts`.
+    fn run(&self, device: &Backend, first: usize, cuts: &[usize], exact: bool) -> Vec<f32> {
+        let AttentionShape { q_heads, .. } = self.layer.shape;
+        let (cache, q, pages) = self.filled(device);
+        let width = q.len() / self.layer.t;
+        let (mut out, mut at) = (Vec::new(), first);
+        for &rows in cuts {
+            let q = tensor(device, &[rows, width], &q[at * width..(at + rows) * width]);
+            let mut part = poisoned(device, &[rows, q_heads * self.layer.shape.head_dim]);
+            // Positions behind the pass's are in the cache already, as rejected drafts are. Nothing may come of them.
+            let pass = Pass { exact, ..pass(rows, at, pages.clone()) };
+            device.attend_paged(&pass, &self.layer.shape, &q, &cache, &mut part).unwrap();
+            out.extend(read(device, &part, rows));
+            at += rows;
+        }
+        out
+    }
+
+    /// The cache with all positions appended, the turned queries, and the sequence's pages. All else is NaN.
+    fn filled(&self, device: &Backend) -> (KvLayer, Vec<f32>, Vec<u32>) {
+        let Layer { shape, t, ref q, ref k, ref v, ref q_norm, ref k_norm } = self.layer;
+        let used = t.div_ceil(self.page_len);
+        let pages: Vec<u32> = (0..used).map(|i| (used - i) as u32).collect();
+        let mut cache = empty(
+            device,
+            self.format,
+            &self.format.shape(used + 1, self.page_len, shape.kv_heads, shape.head_dim),
+        );
+        let (q_norm, k_norm) = (norm(device, q_norm, 1e-6, 1.0), norm(device, k_norm, 1e-6, 1.0));
+        let mut turned = tensor(device, &[t, q.len() / t], q);
+        let (k, v) = (tensor(device, &[t, k.len() / t], k), tensor(device, &[t, v.len() / t], v));
+        let pass = pass(t, 0, pages.clone());
+        device.attend_append(&pass, &shape, &q_norm, &k_norm, &mut turned, &k, &v, &mut cache).unwrap();
+        (cache, read(device, &turned, t), pages)
+    }
+}
+
+const NARROW: [KvFormat; 3] = [KvFormat::Bf16, KvFormat::Fp8, KvFormat::Nvfp4];
+
+#[test]
+fn decoding_agrees_with_an_f64_loop_and_rows_are_the_same_alone_and_in_company() {
+    let mut rng = Rng(35);
+    for (shape, t) in [
+        (shape(4, 2, 64, 16, true), 150),
+        (shape(8, 1, 128, 32, true), 70),
+        (shape(3, 1, 256, 64, false), 131),
+        // Eleven query heads to a key head: two octets.
+        (shape(11, 1, 64, 0, false), 67),
+    ] {
+        for format in NARROW {
+            let reading = Reading { layer: Layer::random(&mut rng, shape, t), format, page_len: 64 };
+            let want = reading.layer.wanted_from(format);
+            let first = t - 9;
+            let want = &want[first * shape.q_heads * shape.head_dim..];
+            for device in one_of_each() {
+                let what = format!("{format:?} {shape:?} {}", name(&device));
+                let together = reading.run(&device, first, &[9], true);
+                close(&what, &together, want, 1e-2);
+                same(&what, &reading.run(&device, first, &[1; 9], true), &together);
+                same(&what, &reading.run(&device, first, &[2, 4, 3], true), &together);
+            }
+        }
+    }
+}
+
+#[test]
+fn decoding_on_the_device_is_as_precise_as_on_the_cpu() {
+    let mut rng = Rng(36);
+    let layer = |rng: &mut Rng| Layer::random(rng, shape(8, 2, 64, 16, true), 140);
+    for format in NARROW {
+        let reading = Reading { layer: layer(&mut rng), format, page_len: 128 };
+        let results: Vec<Vec<f32>> =
+            one_of_each().iter().map(|device| reading.run(device, 100, &[40], true)).collect();
+        for found in &results[1..] {
+            // bf16 queries and weights are two numbers of 8 bits each, 2^-17 of rounding; f16 ones keep all bits. A key that
+            // one side rounded the other way would show as 1e-3: none of these does.
+            let tolerance = if format == KvFormat::Bf16 { 3e-5 } else { 3e-6 };
+            close(&format!("{format:?}"), found, &wide(&results[0]), tolerance);
+        }
+    }
+}
+
+#[test]
+fn contexts_of_many_splits_and_sets_of_splits_are_merged_the_same_for_every_row() {
+    let mut rng = Rng(37);
+    // The emulated device has 4 multiprocessors: 8 splits of 64 positions each for one key head, then of 128, ...
+    for t in [511, 513, 1030] {
+        let reading = Reading {
+            layer: Layer::random(&mut rng, shape(2, 1, 64, 8, true), t),
+            format: KvFormat::Fp8,
+            page_len: 64,
+        };
+        let devices = one_of_each();
+        let wanted = wide(&reading.run(&devices[0], t - 5, &[5], true));
+        for device in &devices[1..] {
+            let together = reading.run(device, t - 5, &[5], true);
+            close(&format!("{t} positions"), &together, &wanted, 1e-2);
+            same(&format!("{t} positions"), &reading.run(device, t - 5, &[1; 5], true), &together);
+            same(&format!("{t} positions"), &reading.run(device, t - 5, &[3, 2], true), &together);
+        }
+    }
+}
