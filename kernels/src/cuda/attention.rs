@@ -93,6 +93,27 @@ struct DecodeArgs {
 unsafe impl Args for DecodeArgs {}
 const _: () = assert!(size_of::<DecodeArgs>() == 96);
 
+/// `struct AttendPrefill` in attend_prefill.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct PrefillArgs {
+    pass: u64,
+    q: u64,
+    keys: u64,
+    values: u64,
+    out: u64,
+    q_heads: u32,
+    kv_heads: u32,
+    q_stride: u32,
+    page_len: u32,
+    gated: u32,
+    scale: f32,
+}
+
+// SAFETY: repr(C); five u64, then six numbers of 4 bytes: no padding.
+unsafe impl Args for PrefillArgs {}
+const _: () = assert!(size_of::<PrefillArgs>() == 64);
+
 /// The number of a format in kv.cuh.
 fn format_number(format: KvFormat) -> u32 {
     match format {
@@ -223,12 +244,65 @@ pub(crate) fn paged(
         return Ok(());
     }
     args.pass = cuda.stage(OP, pass)?;
+    if t > DECODE_ROWS
+        && !pass.exact
+        && let Some(launch) = prefill_launch(pass, shape, page_len, cache.format)
+    {
+        let GeneralArgs {
+            pass,
+            q,
+            keys,
+            values,
+            out,
+            q_heads,
+            kv_heads,
+            q_stride,
+            page_len,
+            gated,
+            scale,
+            ..
+        } = args;
+        let args =
+            PrefillArgs { pass, q, keys, values, out, q_heads, kv_heads, q_stride, page_len, gated, scale };
+        return cuda.gpu.launch(&launch, bytes_of(&args));
+    }
     if let Some(plan) = DecodePlan::new(cuda, pass, shape, page_len, cache.format) {
         return decode(cuda, pass, &args, &plan);
     }
     let grid = [(t * q_heads) as u32, 1, 1];
     let launch = Launch { kernel: "attend_general", grid, block: 128, shared: 0, pdl: true };
     cuda.gpu.launch(&launch, bytes_of(&args))
+}
+
+/// Queries of a block of the prefill kernel: rows times the query heads of a key head.
+const QUERIES: usize = 64;
+/// Positions it takes at a time.
+const PREFILL_BLOCK: usize = 32;
+
+/// How the prefill kernel runs over a pass; None where it does not apply.
+fn prefill_launch(pass: &Pass, shape: &AttentionShape, page_len: usize, format: KvFormat) -> Option<Launch> {
+    let AttentionShape { q_heads, kv_heads, head_dim, .. } = *shape;
+    let kernel = match (format, head_dim) {
+        (KvFormat::Bf16, 64) => "attend_prefill_bf16_64",
+        (KvFormat::Bf16, 128) => "attend_prefill_bf16_128",
+        (KvFormat::Bf16, 256) => "attend_prefill_bf16_256",
+        (KvFormat::Fp8, 64) => "attend_prefill_fp8_64",
+        (KvFormat::Fp8, 128) => "attend_prefill_fp8_128",
+        (KvFormat::Fp8, 256) => "attend_prefill_fp8_256",
+        (KvFormat::Nvfp4, 64) => "attend_prefill_nvfp4_64",
+        (KvFormat::Nvfp4, 128) => "attend_prefill_nvfp4_128",
+        (KvFormat::Nvfp4, 256) => "attend_prefill_nvfp4_256",
+        _ => return None,
+    };
+    let group = q_heads / kv_heads;
+    if group > QUERIES || !page_len.is_multiple_of(BLOCK) {
+        return None;
+    }
+    let blocks: usize = pass.segments.iter().map(|s| s.rows.div_ceil(QUERIES / group)).sum();
+    let wide = 2 * head_dim * (QUERIES + 2 * PREFILL_BLOCK);
+    let kept = 2 * PREFILL_BLOCK * format.bytes(head_dim);
+    let shared = (wide + kept + 4 * QUERIES) as u32;
+    Some(Launch { kernel, grid: [blocks as u32, kv_heads as u32, 1], block: 128, shared, pdl: true })
 }
 
 /// Positions of a tile of the decode kernel.

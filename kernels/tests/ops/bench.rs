@@ -187,6 +187,15 @@ pub fn devices() -> Vec<Backend> {
     Vec::new()
 }
 
+/// The emulated device with `multiprocessors` of them.
+#[cfg(feature = "emulator")]
+pub fn emulated_with(multiprocessors: u32) -> Backend {
+    use hearth_kernels::cuda::{Cuda, emulated::EmulatorOptions};
+    let options = EmulatorOptions { multiprocessors, ..EmulatorOptions::default() };
+    let name = format!("emulated, {multiprocessors} multiprocessors");
+    Backend { name, ops: Box::new(Cuda::emulated(options).unwrap()) }
+}
+
 /// One emulated device: threads in an order drawn at random, asynchronous copies as late as they may come.
 pub fn emulated() -> Vec<Backend> {
     devices().into_iter().take(1).collect()
