@@ -350,7 +350,7 @@ fn contexts_of_many_splits_are_merged_the_same_for_every_row() {
     for t in [511, 513, 1030] {
         let layer = Layer::random(&mut rng, shape(2, 1, 64, 8, true), t);
         let reading = Reading { layer, format: KvFormat::Fp8, page_len: 64 };
-        merged_alike(&reading, &one_of_each());
+        merged_alike(&reading, &one_of_each(), 1e-4);
     }
 }
 
@@ -360,21 +360,23 @@ fn sets_of_splits_are_merged_the_same_for_every_row() {
     let mut rng = Rng(38);
     // 32 splits of 64 positions: 12, 13 and 14 of them in use, so one set, then two, the last row of a pass in the second.
     for t in [768, 770, 850] {
-        let layer = Layer::random(&mut rng, shape(2, 1, 64, 8, true), t);
-        let reading = Reading { layer, format: KvFormat::Nvfp4, page_len: 64 };
-        merged_alike(&reading, &[backends().remove(0), emulated_with(16)]);
+        // A key that lies next to a tie of E2M1 may go the other way than on the CPU: 2e-4 here. bf16 shows merging alone.
+        for (format, tolerance) in [(KvFormat::Bf16, 2e-5), (KvFormat::Nvfp4, 1e-3)] {
+            let layer = Layer::random(&mut rng, shape(2, 1, 64, 8, true), t);
+            let reading = Reading { layer, format, page_len: 64 };
+            merged_alike(&reading, &[backends().remove(0), emulated_with(16)], tolerance);
+        }
     }
 }
 
 /// The last five rows on all devices as on the first, in company as alone.
-fn merged_alike(reading: &Reading, devices: &[Backend]) {
+fn merged_alike(reading: &Reading, devices: &[Backend], tolerance: f64) {
     let t = reading.layer.t;
     let wanted = wide(&reading.run(&devices[0], t - 5, &[5], true));
     for device in &devices[1..] {
         let what = format!("{t} positions, {}", name(device));
         let together = reading.run(device, t - 5, &[5], true);
-        // As precise as over a short context: nothing is lost in merging.
-        close(&what, &together, &wanted, 3e-5);
+        close(&what, &together, &wanted, tolerance);
         same(&what, &reading.run(device, t - 5, &[1; 5], true), &together);
         same(&what, &reading.run(device, t - 5, &[3, 2], true), &together);
     }
