@@ -12,6 +12,7 @@ mod narrow;
 pub mod ops;
 mod plan;
 pub mod sample;
+pub mod selftest;
 pub mod tensor;
 pub mod weight;
 

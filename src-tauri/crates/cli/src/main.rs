@@ -12,6 +12,7 @@ mod logits;
 mod open;
 mod output;
 mod remote;
+mod selftest;
 mod serve;
 mod signals;
 mod up;
@@ -45,6 +46,8 @@ enum Command {
     List(list::Args),
     /// Measure how fast this machine runs a model.
     Bench(bench::Args),
+    /// Hold every op of the GPU against the CPU.
+    Selftest(selftest::Args),
     /// Write the logits of any token list to a file.
     Logits(logits::Args),
 }
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Bandwidth(args) => bandwidth::run(args, cli.json),
         Command::List(args) => list::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
+        Command::Selftest(args) => selftest::run(args, cli.json),
         Command::Logits(args) => logits::run(args, cli.json),
     };
     match done {

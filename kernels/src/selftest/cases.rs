@@ -1,0 +1,392 @@
+//! The cases of the self-test: each builds its input from a seed, runs one op on the backend it is given, and returns
+//! the numbers to compare.
+
+use super::Scale;
+use super::random::{Random, pass, poisoned};
+use crate::ops::{
+    AttentionInputs, AttentionRowsMut, AttentionShape, GdnGates, GdnInputs, GdnRows, GdnRowsMut, GdnShape,
+    KvFormat, KvLayer, Pass, Route, RouterInputs,
+};
+use crate::{DType, Ops, Result, Tensor, WeightFormat};
+
+/// One comparison to make.
+pub(super) struct Case {
+    pub op: &'static str,
+    pub name: &'static str,
+    /// Largest allowed difference, as a fraction of the largest number.
+    pub bound: f64,
+    pub run: fn(&dyn Ops, Scale, u64) -> Result<Vec<f32>>,
+}
+
+/// Decode keeps f32 accuracy: activations are split, weights exact.
+const DECODE: f64 = 2e-5;
+/// Prefill rounds activations to 16 bits.
+const PREFILL: f64 = 5e-3;
+/// What only moves or adds f32.
+const PLAIN: f64 = 2e-6;
+
+const fn case(
+    op: &'static str,
+    name: &'static str,
+    bound: f64,
+    run: fn(&dyn Ops, Scale, u64) -> Result<Vec<f32>>,
+) -> Case {
+    Case { op, name, bound, run }
+}
+
+/// Every case, in the order in which a layer meets them.
+pub(super) const CASES: [Case; 35] = [
+    case("embed", "bf16", 0.0, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Bf16)),
+    case("embed", "nvfp4", PLAIN, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Nvfp4)),
+    case("rms_norm", "", PLAIN, rms_norm),
+    case("gather_rows", "", 0.0, gather),
+    case("swiglu", "", PLAIN, swiglu),
+    case("mtp_join", "", PLAIN, mtp_join),
+    case("linear", "f32, decode", DECODE, |ops, scale, seed| linear(ops, scale, seed, WeightFormat::F32, 3)),
+    case("linear", "f16, decode", DECODE, |ops, scale, seed| linear(ops, scale, seed, WeightFormat::F16, 3)),
+    case("linear", "bf16, decode", DECODE, |ops, scale, seed| {
+        linear(ops, scale, seed, WeightFormat::Bf16, 3)
+    }),
+    case("linear", "fp8, decode", DECODE, |ops, scale, seed| linear(ops, scale, seed, WeightFormat::Fp8, 3)),
+    case("linear", "nvfp4, decode", DECODE, |ops, scale, seed| {
+        linear(ops, scale, seed, WeightFormat::Nvfp4, 3)
+    }),
+    case("linear", "nvfp4, 16 rows", DECODE, |ops, scale, seed| {
+        linear(ops, scale, seed, WeightFormat::Nvfp4, 16)
+    }),
+    case("linear", "bf16, prefill", PREFILL, |ops, scale, seed| {
+        linear(ops, scale, seed, WeightFormat::Bf16, 70)
+    }),
+    case("linear", "fp8, prefill", PREFILL, |ops, scale, seed| {
+        linear(ops, scale, seed, WeightFormat::Fp8, 70)
+    }),
+    case("linear", "nvfp4, prefill", PREFILL, |ops, scale, seed| {
+        linear(ops, scale, seed, WeightFormat::Nvfp4, 70)
+    }),
+    case("linear_add", "nvfp4, decode", DECODE, linear_add),
+    case("ffn_in", "nvfp4, decode", DECODE, |ops, scale, seed| ffn_in(ops, scale, seed, 2)),
+    case("ffn_in", "nvfp4, prefill", PREFILL, |ops, scale, seed| ffn_in(ops, scale, seed, 40)),
+    case("gdn_in", "fp8, decode", DECODE, |ops, scale, seed| gdn_in(ops, scale, seed, 2)),
+    case("gdn_in", "fp8, prefill", PREFILL, |ops, scale, seed| gdn_in(ops, scale, seed, 40)),
+    case("gdn_step", "decode", DECODE, |ops, scale, seed| gdn_step(ops, scale, seed, 3)),
+    case("gdn_step", "prefill", PREFILL, |ops, scale, seed| gdn_step(ops, scale, seed, 130)),
+    case("attend_in", "fp8, decode", DECODE, attend_in),
+    case("attend_paged", "bf16, decode", 1e-4, |ops, scale, seed| {
+        attend(ops, scale, seed, KvFormat::Bf16, 2)
+    }),
+    case("attend_paged", "f32, decode", 1e-4, |ops, scale, seed| attend(ops, scale, seed, KvFormat::F32, 2)),
+    case("attend_paged", "fp8, decode", 1e-2, |ops, scale, seed| attend(ops, scale, seed, KvFormat::Fp8, 2)),
+    case("attend_paged", "nvfp4, decode", 2e-2, |ops, scale, seed| {
+        attend(ops, scale, seed, KvFormat::Nvfp4, 2)
+    }),
+    case("attend_paged", "bf16, prefill", 1e-2, |ops, scale, seed| {
+        attend(ops, scale, seed, KvFormat::Bf16, 40)
+    }),
+    case("attend_paged", "fp8, prefill", 2e-2, |ops, scale, seed| {
+        attend(ops, scale, seed, KvFormat::Fp8, 40)
+    }),
+    case("moe_in", "bf16, decode", DECODE, |ops, scale, seed| moe_in(ops, scale, seed, 3)),
+    case("moe_gate_up", "nvfp4, decode", DECODE, |ops, scale, seed| {
+        moe_gate_up(ops, scale, seed, WeightFormat::Nvfp4, 3)
+    }),
+    case("moe_gate_up", "nvfp4, prefill", PREFILL, |ops, scale, seed| {
+        moe_gate_up(ops, scale, seed, WeightFormat::Nvfp4, 40)
+    }),
+    case("moe_down", "nvfp4, decode", DECODE, |ops, scale, seed| {
+        moe_down(ops, scale, seed, WeightFormat::Nvfp4, 3)
+    }),
+    case("moe_down", "nvfp4, prefill", PREFILL, |ops, scale, seed| {
+        moe_down(ops, scale, seed, WeightFormat::Nvfp4, 40)
+    }),
+    case("moe_down", "fp8, decode", DECODE, |ops, scale, seed| {
+        moe_down(ops, scale, seed, WeightFormat::Fp8, 2)
+    }),
+];
+
+/// Sizes of the layer that is imitated: those of Qwen3.6-35B-A3B, or as small as the formats allow.
+struct Sizes {
+    hidden: usize,
+    inter: usize,
+    heads: usize,
+    head_dim: usize,
+    gdn_heads: usize,
+    experts: usize,
+    top_k: usize,
+    vocab: usize,
+}
+
+impl Scale {
+    fn sizes(self) -> Sizes {
+        match self {
+            Scale::Small => Sizes {
+                hidden: 128,
+                inter: 48,
+                heads: 4,
+                head_dim: 64,
+                gdn_heads: 2,
+                experts: 5,
+                top_k: 2,
+                vocab: 40,
+            },
+            Scale::Full => Sizes {
+                hidden: 2048,
+                inter: 512,
+                heads: 16,
+                head_dim: 256,
+                gdn_heads: 16,
+                experts: 64,
+                top_k: 8,
+                vocab: 4096,
+            },
+        }
+    }
+}
+
+const PAGE: usize = 64;
+
+fn embed(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let table = random.weight(ops, format, s.vocab, s.hidden, false)?;
+    let ids: Vec<u32> = (0..5).map(|_| (random.next() % s.vocab as u64) as u32).collect();
+    let mut out = poisoned(ops, &[5, s.hidden])?;
+    ops.embed(&table, &ids, &mut out)?;
+    ops.read_rows(&out, 0, 5)
+}
+
+fn rms_norm(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let (x, norm) = (random.tensor(ops, &[3, s.hidden])?, random.norm(ops, s.hidden, 1.0)?);
+    let mut out = poisoned(ops, &[3, s.hidden])?;
+    ops.rms_norm(&pass(3, 0, PAGE), &x, &norm, &mut out)?;
+    ops.read_rows(&out, 0, 3)
+}
+
+fn gather(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let x = random.tensor(ops, &[6, s.hidden])?;
+    let mut out = poisoned(ops, &[3, s.hidden])?;
+    ops.gather_rows(&x, &[5, 0, 5], &mut out)?;
+    ops.read_rows(&out, 0, 3)
+}
+
+fn swiglu(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let x = random.tensor(ops, &[3, 2 * s.inter])?;
+    let mut out = poisoned(ops, &[3, s.inter])?;
+    ops.swiglu(&pass(3, 0, PAGE), &x, &mut out)?;
+    ops.read_rows(&out, 0, 3)
+}
+
+fn mtp_join(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let (a, b) = (random.tensor(ops, &[2, s.hidden])?, random.tensor(ops, &[2, s.hidden])?);
+    let (norm_a, norm_b) = (random.norm(ops, s.hidden, 1.0)?, random.norm(ops, s.hidden, 1.0)?);
+    let mut out = poisoned(ops, &[2, 2 * s.hidden])?;
+    ops.mtp_join(2, &a, &norm_a, &b, &norm_b, &mut out)?;
+    ops.read_rows(&out, 0, 2)
+}
+
+fn linear(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    // An odd number of rows: the last tile is not full.
+    let rows = s.hidden + 24;
+    let weight = random.weight(ops, format, rows, s.hidden, false)?;
+    let x = random.tensor(ops, &[t, s.hidden])?;
+    let mut out = poisoned(ops, &[t, rows])?;
+    ops.linear(t, &x, &weight, &mut out)?;
+    ops.read_rows(&out, 0, t)
+}
+
+fn linear_add(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let weight = random.weight(ops, WeightFormat::Nvfp4, s.hidden, 2 * s.hidden, false)?;
+    let x = random.tensor(ops, &[2, 2 * s.hidden])?;
+    let mut out = random.tensor(ops, &[2, s.hidden])?;
+    ops.linear_add(2, &x, &weight, &mut out)?;
+    ops.read_rows(&out, 0, 2)
+}
+
+fn ffn_in(ops: &dyn Ops, scale: Scale, seed: u64, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let weight = random.weight(ops, WeightFormat::Nvfp4, 2 * s.inter, s.hidden, true)?;
+    let (x, norm) = (random.tensor(ops, &[t, s.hidden])?, random.norm(ops, s.hidden, 1.0)?);
+    let (mut h, mut both) = (poisoned(ops, &[t, s.hidden])?, poisoned(ops, &[t, 2 * s.inter])?);
+    let mut out = poisoned(ops, &[t, s.inter])?;
+    ops.ffn_in(&pass(t, 0, PAGE), &x, &norm, &weight, &mut h, &mut both, &mut out)?;
+    ops.read_rows(&out, 0, t)
+}
+
+fn gdn_shape(s: &Sizes) -> GdnShape {
+    let dim = if s.hidden >= 1024 { 128 } else { 32 };
+    GdnShape { k_heads: s.gdn_heads, v_heads: 2 * s.gdn_heads, k_dim: dim, v_dim: dim, conv_width: 4 }
+}
+
+fn gdn_in(ops: &dyn Ops, scale: Scale, seed: u64, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let shape = gdn_shape(&s);
+    let (channels, values) = (shape.channels(), shape.v_heads * shape.v_dim);
+    let qkv = random.weight(ops, WeightFormat::Fp8, channels, s.hidden, false)?;
+    let z = random.weight(ops, WeightFormat::Fp8, values, s.hidden, false)?;
+    let a = random.weight(ops, WeightFormat::Bf16, shape.v_heads, s.hidden, false)?;
+    let b = random.weight(ops, WeightFormat::Bf16, shape.v_heads, s.hidden, false)?;
+    let conv = random.tensor(ops, &[channels, shape.conv_width])?;
+    let (x, norm) = (random.tensor(ops, &[t, s.hidden])?, random.norm(ops, s.hidden, 1.0)?);
+    let mut state = random.tensor(ops, &[1, shape.conv_width - 1, channels])?;
+    let mut h = poisoned(ops, &[t, s.hidden])?;
+    let (mut out_qkv, mut out_z) = (poisoned(ops, &[t, channels])?, poisoned(ops, &[t, values])?);
+    let (mut out_a, mut out_b) = (poisoned(ops, &[t, shape.v_heads])?, poisoned(ops, &[t, shape.v_heads])?);
+    let weights = GdnInputs { qkv: &qkv, z: &z, a: &a, b: &b, conv: &conv };
+    let rows = GdnRowsMut { qkv: &mut out_qkv, z: &mut out_z, a: &mut out_a, b: &mut out_b };
+    ops.gdn_in(&pass(t, 7, PAGE), &x, &norm, weights, &mut state, &mut h, rows)?;
+    let mut all = ops.read_rows(&out_qkv, 0, t)?;
+    for (out, rows) in [(&out_z, t), (&out_a, t), (&out_b, t), (&state, shape.conv_width - 1)] {
+        all.extend(ops.read_rows(out, 0, rows)?);
+    }
+    Ok(all)
+}
+
+fn gdn_step(ops: &dyn Ops, scale: Scale, seed: u64, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let shape = gdn_shape(&s);
+    let values = shape.v_heads * shape.v_dim;
+    let qkv = random.tensor(ops, &[t, shape.channels()])?;
+    let (z, a) = (random.tensor(ops, &[t, values])?, random.tensor(ops, &[t, shape.v_heads])?);
+    let b = random.tensor(ops, &[t, shape.v_heads])?;
+    let gates = GdnGates {
+        a_log: random.tensor(ops, &[shape.v_heads])?,
+        dt_bias: random.tensor(ops, &[shape.v_heads])?,
+        out_norm: random.norm(ops, shape.v_dim, 0.0)?,
+    };
+    let mut state = random.tensor(ops, &[1, shape.v_heads, shape.k_dim, shape.v_dim])?;
+    let mut out = poisoned(ops, &[t, values])?;
+    let rows = GdnRows { qkv: &qkv, z: &z, a: &a, b: &b };
+    ops.gdn_step(&pass(t, 9, PAGE), &shape, rows, &gates, &mut state, &mut out)?;
+    let mut all = ops.read_rows(&out, 0, t)?;
+    all.extend(ops.read_rows(&state, 0, shape.v_heads * shape.k_dim)?);
+    Ok(all)
+}
+
+fn attention_shape(s: &Sizes) -> AttentionShape {
+    AttentionShape {
+        q_heads: s.heads,
+        kv_heads: 2,
+        head_dim: s.head_dim,
+        rope_dims: s.head_dim / 4,
+        rope_theta: 1e7,
+        scale: (s.head_dim as f32).powf(-0.5),
+        gated: true,
+    }
+}
+
+fn attend_in(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let shape = attention_shape(&s);
+    let (queries, keys) = (2 * shape.q_heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let q = random.weight(ops, WeightFormat::Fp8, queries, s.hidden, false)?;
+    let k = random.weight(ops, WeightFormat::Fp8, keys, s.hidden, false)?;
+    let v = random.weight(ops, WeightFormat::Fp8, keys, s.hidden, false)?;
+    let (x, norm) = (random.tensor(ops, &[2, s.hidden])?, random.norm(ops, s.hidden, 1.0)?);
+    let mut h = poisoned(ops, &[2, s.hidden])?;
+    let (mut out_q, mut out_k) = (poisoned(ops, &[2, queries])?, poisoned(ops, &[2, keys])?);
+    let mut out_v = poisoned(ops, &[2, keys])?;
+    let weights = AttentionInputs { q: &q, k: &k, v: &v };
+    let rows = AttentionRowsMut { q: &mut out_q, k: &mut out_k, v: &mut out_v };
+    ops.attend_in(&pass(2, 0, PAGE), &x, &norm, weights, &mut h, rows)?;
+    let mut all = ops.read_rows(&out_q, 0, 2)?;
+    all.extend(ops.read_rows(&out_k, 0, 2)?);
+    all.extend(ops.read_rows(&out_v, 0, 2)?);
+    Ok(all)
+}
+
+/// A prompt in small cuts, so that the cache is filled the same way everywhere, then `t` rows at once.
+fn attend(ops: &dyn Ops, scale: Scale, seed: u64, format: KvFormat, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let shape = attention_shape(&s);
+    let (queries, keys) = (2 * shape.q_heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+    let (q_norm, k_norm) = (random.norm(ops, shape.head_dim, 1.0)?, random.norm(ops, shape.head_dim, 1.0)?);
+    let before = PAGE + 5;
+    let pages = (before + t).div_ceil(PAGE);
+    let cache = format.shape(pages, PAGE, shape.kv_heads, shape.head_dim);
+    let empty = || ops.zeros(format.dtype(), &cache);
+    let mut cache = KvLayer { format, k: empty()?, v: empty()? };
+    let mut out = poisoned(ops, &[t, shape.q_heads * shape.head_dim])?;
+    let mut at = 0;
+    while at < before + t {
+        let rows = if at < before { (before - at).min(16) } else { t };
+        let mut q = random.tensor(ops, &[rows, queries])?;
+        let (k, v) = (random.tensor(ops, &[rows, keys])?, random.tensor(ops, &[rows, keys])?);
+        let pages = (0..pages as u32).rev().collect();
+        let mut pass = pass(rows, at, PAGE);
+        pass.segments[0].pages = pages;
+        ops.attend_append(&pass, &shape, &q_norm, &k_norm, &mut q, &k, &v, &mut cache)?;
+        if at == before {
+            ops.attend_paged(&pass, &shape, &q, &cache, &mut out)?;
+        }
+        at += rows;
+    }
+    ops.read_rows(&out, 0, t)
+}
+
+fn moe_in(ops: &dyn Ops, scale: Scale, seed: u64, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let router = random.weight(ops, WeightFormat::Bf16, s.experts, s.hidden, false)?;
+    let gate = random.weight(ops, WeightFormat::Bf16, 1, s.hidden, false)?;
+    let (x, norm) = (random.tensor(ops, &[t, s.hidden])?, random.norm(ops, s.hidden, 1.0)?);
+    let mut h = poisoned(ops, &[t, s.hidden])?;
+    let slots = s.top_k + 1;
+    let mut route =
+        Route { ids: ops.zeros(DType::U32, &[t, slots])?, weights: poisoned(ops, &[t, slots])?, slots };
+    let weights = RouterInputs { router: &router, shared_gate: Some(&gate), normalise: true };
+    ops.moe_in(&pass(t, 0, PAGE), &x, &norm, weights, &mut h, &mut route)?;
+    // The weights tell the experts apart: sorted by size, they change where an id does.
+    let mut all = ops.read_rows(&h, 0, t)?;
+    all.extend(ops.read_rows(&route.weights, 0, t)?);
+    all.extend(ops.read_ids(&route.ids, 0, t)?.iter().map(|id| *id as f32));
+    Ok(all)
+}
+
+/// `t` rows that use experts by turns, and what the experts need.
+struct Mixture {
+    pass: Pass,
+    route: Route,
+    experts: crate::ops::Experts,
+    slots: usize,
+}
+
+fn mixture(ops: &dyn Ops, s: &Sizes, random: &mut Random, format: WeightFormat, t: usize) -> Result<Mixture> {
+    let slots = s.top_k + 1;
+    let (mut gate_up, mut down) = (Vec::new(), Vec::new());
+    for _ in 0..=s.experts {
+        gate_up.push(random.weight(ops, format, 2 * s.inter, s.hidden, true)?);
+        down.push(random.weight(ops, format, s.hidden, s.inter, false)?);
+    }
+    let ids: Vec<u8> = (0..t)
+        .flat_map(|i| (0..slots).map(move |slot| (i, slot)))
+        .map(|(i, slot)| if slot == s.top_k { s.experts } else { (i * 3 + slot) % s.experts } as u32)
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    let route = Route {
+        ids: ops.upload(DType::U32, &ids, DType::U32, &[t, slots])?,
+        weights: random.tensor(ops, &[t, slots])?,
+        slots,
+    };
+    Ok(Mixture { pass: pass(t, 0, PAGE), route, experts: ops.experts(gate_up, down, s.inter)?, slots })
+}
+
+fn moe_gate_up(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let m = mixture(ops, &s, &mut random, format, t)?;
+    let x = random.tensor(ops, &[t, s.hidden])?;
+    let mut act: Tensor = poisoned(ops, &[t, m.slots * s.inter])?;
+    ops.moe_gate_up(&m.pass, &x, &m.route, &m.experts, &mut act)?;
+    ops.read_rows(&act, 0, t)
+}
+
+fn moe_down(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat, t: usize) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let m = mixture(ops, &s, &mut random, format, t)?;
+    let act = random.tensor(ops, &[t, m.slots * s.inter])?;
+    let mut out = random.tensor(ops, &[t, s.hidden])?;
+    ops.moe_down(&m.pass, &act, &m.route, &m.experts, &mut out)?;
+    ops.read_rows(&out, 0, t)
+}

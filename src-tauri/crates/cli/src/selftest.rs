@@ -1,0 +1,113 @@
+//! `hearth selftest`: every op on the GPU against the CPU, as a table. Exit code 1 if one is wrong.
+
+use std::process::ExitCode;
+
+use hearth_kernels::{
+    Device,
+    selftest::{self, Check, Outcome, Scale},
+};
+use serde_json::json;
+
+use crate::output;
+
+/// Options of `hearth selftest`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// What is tested: cuda, or emulated for the same code without a GPU.
+    #[arg(long, default_value = "cuda", value_name = "cuda|emulated")]
+    device: String,
+}
+
+/// Runs the test and prints a line per op.
+pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
+    let device: Device = args.device.parse()?;
+    let ops = device.open(None)?.ops;
+    let scale = if ops.device() == "cuda" { Scale::Full } else { Scale::Small };
+    if !json {
+        output::line(&format!(
+            "{:13} {:18} {:>10} {:>10} {:>9}  result",
+            "op", "case", "error", "bound", "ms"
+        ));
+    }
+    let checks = selftest::run(ops.as_ref(), scale, &mut |check, _| {
+        if !json {
+            output::line(&row(check));
+        }
+    })?;
+    let failed = checks.iter().filter(|check| !check.passed()).count();
+    if json {
+        output::line(&as_json(ops.device(), &checks).to_string());
+    } else if failed == 0 {
+        output::line(&format!("All {} checks of {} agree with the CPU.", checks.len(), ops.device()));
+    } else {
+        output::line(&format!(
+            "{failed} of {} checks of {} do not agree with the CPU. Models run on the CPU with --device cpu.",
+            checks.len(),
+            ops.device()
+        ));
+    }
+    Ok(ExitCode::from(u8::from(failed > 0)))
+}
+
+fn row(check: &Check) -> String {
+    let result = match &check.outcome {
+        Outcome::Right => "ok".to_owned(),
+        Outcome::Wrong => "WRONG".to_owned(),
+        Outcome::Failed(reason) => format!("FAILED: {reason}"),
+    };
+    let error = if check.error.is_nan() { "-".to_owned() } else { format!("{:.1e}", check.error) };
+    format!(
+        "{:13} {:18} {error:>10} {:>10.1e} {:9.1}  {result}",
+        check.op,
+        check.case,
+        check.bound,
+        check.seconds * 1e3
+    )
+}
+
+fn as_json(device: &str, checks: &[Check]) -> serde_json::Value {
+    let finite = |x: f64| x.is_finite().then_some(x);
+    let checks: Vec<_> = checks
+        .iter()
+        .map(|check| {
+            let reason = match &check.outcome {
+                Outcome::Failed(reason) => Some(reason),
+                _ => None,
+            };
+            json!({
+                "op": check.op, "case": check.case, "error": finite(check.error), "bound": check.bound,
+                "seconds": check.seconds, "passed": check.passed(), "reason": reason,
+            })
+        })
+        .collect();
+    json!({ "device": device, "checks": checks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused_in_words() {
+        let args = |device: &str| Args { device: device.to_owned() };
+        let error = run(args("tpu"), false).expect_err("no such device").to_string();
+        assert!(error.contains("tpu"), "{error}");
+        if Device::Cuda.open(None).is_err() {
+            let error = run(args("cuda"), false).expect_err("no GPU here").to_string();
+            assert!(error.starts_with("cuda: ") && error.contains("--device cpu"), "{error}");
+        }
+    }
+
+    #[test]
+    fn rows_tell_right_wrong_and_failed_apart() {
+        let check =
+            |outcome, error| Check { op: "linear", case: "fp8", error, bound: 1e-5, seconds: 0.0, outcome };
+        assert!(row(&check(Outcome::Right, 1e-7)).ends_with("ok"));
+        assert!(row(&check(Outcome::Wrong, f64::INFINITY)).ends_with("WRONG"));
+        let failed = check(Outcome::Failed("illegal address".into()), f64::NAN);
+        assert!(row(&failed).ends_with("FAILED: illegal address"));
+        let json = as_json("cuda", &[failed]);
+        assert_eq!(json["checks"][0]["passed"], false);
+        assert!(json["checks"][0]["error"].is_null());
+    }
+}
