@@ -239,6 +239,12 @@ pub trait Ops: Send + Sync {
         Ok(None)
     }
 
+    /// Most rows of a pass that are computed with decode's arithmetic, where prefill's rounds otherwise; None where all
+    /// passes are computed alike.
+    fn decode_rows(&self) -> Option<usize> {
+        None
+    }
+
     /// Tells the backend which pass the next ops run: token ids of its rows, and the row numbers that will be gathered.
     /// What a device needs to know of them is copied there now, so that the ops themselves only launch.
     fn begin(&self, _pass: &Pass, _ids: &[u32], _picks: &[u32]) -> Result<()> {

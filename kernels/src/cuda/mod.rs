@@ -132,6 +132,10 @@ impl Ops for Cuda {
         self.gpu.device()
     }
 
+    fn decode_rows(&self) -> Option<usize> {
+        Some(DECODE_ROWS)
+    }
+
     fn available_memory(&self) -> Option<u64> {
         if self.properties().integrated { None } else { self.gpu.available().ok() }
     }

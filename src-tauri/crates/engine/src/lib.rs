@@ -17,6 +17,7 @@ pub mod runner;
 mod sampler;
 mod schedule;
 mod sequence;
+mod split;
 pub mod status;
 mod step;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::{
     engine::{Loaded, Served},
     runner::{Limits, Runner},
     sampler::Sampling,
+    split::parts,
     status::{EngineMemory, EngineModel, Fault},
     tokenizer::Tokenizer,
 };
@@ -238,7 +239,18 @@ impl Runner for Model {
     }
 
     fn forward(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
-        Model::forward(self, pass, ids, want).map(|logits| logits.values).map_err(|error| error.to_string())
+        let decode_rows = self.decode_rows();
+        let mut run = |pass: &Pass, ids: &[u32], want: &[u32]| {
+            Model::forward(self, pass, ids, want)
+                .map(|logits| logits.values)
+                .map_err(|error| error.to_string())
+        };
+        let Some(most) = decode_rows else { return run(pass, ids, want) };
+        let mut logits = Vec::new();
+        for part in parts(pass, want, most) {
+            logits.extend(run(&part.pass, &ids[part.rows], &part.want)?);
+        }
+        Ok(logits)
     }
 
     fn bytes_per_step(&self, rows: usize, context: usize) -> u64 {

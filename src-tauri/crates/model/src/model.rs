@@ -163,6 +163,12 @@ impl Model {
         self.spec.vocab
     }
 
+    /// Most rows of a pass that the backend computes as it decodes; None if it computes all passes alike. Rows that
+    /// write belong into passes no longer than this.
+    pub fn decode_rows(&self) -> Option<usize> {
+        self.ops.decode_rows()
+    }
+
     /// Positions in a page of KV.
     pub fn page_len(&self) -> usize {
         PAGE_LEN
