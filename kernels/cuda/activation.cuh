@@ -53,12 +53,21 @@ template <bool BFLOAT> ACTIVATION_FN void split_pair(float a, float b, u32& hi, 
     }
 }
 
+// Sixteen or eight numbers of a row of x, or of the norm's weight, on their way to shared memory.
+template <int LANES> struct RowPiece {
+    float4 x[16 / LANES];
+};
+
+ACTIVATION_FN float4 four_at(const float* at) {
+    uint4 v = ld16(at);
+    return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
+}
+
+ACTIVATION_FN bool aligned16(const float* at) { return (reinterpret_cast<u64>(at) & 15) == 0; }
+
 // Four numbers at column `at`, a multiple of 4, of a row `cols` wide; zeros beyond its end. The row may start anywhere.
 ACTIVATION_FN float4 four_of_row(const float* row, u32 at, u32 cols) {
-    if (at + 4 <= cols && (reinterpret_cast<u64>(row) & 15) == 0) {
-        uint4 v = ld16(row + at);
-        return make_float4(__uint_as_float(v.x), __uint_as_float(v.y), __uint_as_float(v.z), __uint_as_float(v.w));
-    }
+    if (at + 4 <= cols && aligned16(row)) return four_at(row + at);
     float4 v = make_float4(0, 0, 0, 0);
     if (at < cols) v.x = row[at];
     if (at + 1 < cols) v.y = row[at + 1];
@@ -67,33 +76,43 @@ ACTIVATION_FN float4 four_of_row(const float* row, u32 at, u32 cols) {
     return v;
 }
 
-// Stages 32 / LANES tile rows at once, LANES (4 or 8) lanes to each: `row` (null: this group of lanes has none) is the row
-// of x, `cols` wide, `kt` the tile; b the staged tile of `t` rows, i this row's number in it. With `weight` (f32 [cols]) x is
-// multiplied by weight + offset. All 32 lanes of the warp call it.
-template <bool BFLOAT, int LANES = 4>
-ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* row, u32 cols, u32 kt, const float* weight,
-                             float offset, int lane) {
+// Asks for this lane's part of tile `kt` of a row; see stage_row for the arguments. All loads leave before the first is
+// waited for.
+template <int LANES> ACTIVATION_FN void load_piece(RowPiece<LANES>& piece, const float* row, u32 cols, u32 kt, int lane) {
     constexpr int FOURS = 16 / LANES;
-    const u32 part = lane & (LANES - 1), begin = 64 * kt + 4 * FOURS * part;
-    float4 x[FOURS];
+    const u32 begin = 64 * kt + 4 * FOURS * (lane & (LANES - 1));
+#pragma unroll
+    for (int s = 0; s < FOURS; s++) piece.x[s] = make_float4(0, 0, 0, 0);
+    if (!row) return;
+    if (aligned16(row) && begin + 4 * FOURS <= cols) {
+#pragma unroll
+        for (int s = 0; s < FOURS; s++) piece.x[s] = four_at(row + begin + 4 * s);
+    } else {
+#pragma unroll
+        for (int s = 0; s < FOURS; s++) piece.x[s] = four_of_row(row, begin + 4 * s, cols);
+    }
+}
+
+// Rounds what load_piece brought and puts it into the staged tile. `here`: this group of lanes has a row; `normed`: it is
+// multiplied by weight + offset.
+template <bool BFLOAT, int LANES>
+ACTIVATION_FN void stage_piece(u8* b, RowTile* result, u32 t, u32 i, bool here, RowPiece<LANES>& piece, bool normed,
+                               const RowPiece<LANES>& weight, float offset, int lane) {
+    constexpr int FOURS = 16 / LANES;
+    const u32 part = lane & (LANES - 1);
+    float4* x = piece.x;
     float squares = 0, largest = 0;
 #pragma unroll
     for (int s = 0; s < FOURS; s++) {
-        const u32 at = begin + 4 * s;
-        x[s] = make_float4(0, 0, 0, 0);
-        if (row) x[s] = four_of_row(row, at, cols);
-        if (weight) {
+        if (normed) {
             squares = fmaf(x[s].x, x[s].x, squares);
             squares = fmaf(x[s].y, x[s].y, squares);
             squares = fmaf(x[s].z, x[s].z, squares);
             squares = fmaf(x[s].w, x[s].w, squares);
-            if (row) {
-                const float4 w = four_of_row(weight, at, cols);
-                x[s].x *= w.x + offset;
-                x[s].y *= w.y + offset;
-                x[s].z *= w.z + offset;
-                x[s].w *= w.w + offset;
-            }
+            x[s].x *= weight.x[s].x + offset;
+            x[s].y *= weight.x[s].y + offset;
+            x[s].z *= weight.x[s].z + offset;
+            x[s].w *= weight.x[s].w + offset;
         }
         largest = fmaxf(fmaxf(largest, fmaxf(fabsf(x[s].x), fabsf(x[s].y))), fmaxf(fabsf(x[s].z), fabsf(x[s].w)));
     }
@@ -104,7 +123,7 @@ ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* 
         factor = __uint_as_float(e << 23);
         undo = __uint_as_float((254u - e) << 23);
     }
-    if (!row) return;
+    if (!here) return;
 #pragma unroll
     for (int s = 0; s < FOURS; s += 2) {
         uint4 hi, lo;
@@ -121,6 +140,24 @@ ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* 
     if (part == 0) *result = {undo, squares};
 }
 
+// Stages 32 / LANES tile rows at once, LANES (4 or 8) lanes to each: `row` (null: this group of lanes has none) is the row
+// of x, `cols` wide, `kt` the tile; b the staged tile of `t` rows, i this row's number in it. With `weight` (f32 [cols]) x is
+// multiplied by weight + offset. All 32 lanes of the warp call it.
+template <bool BFLOAT, int LANES = 4>
+ACTIVATION_FN void stage_row(u8* b, RowTile* result, u32 t, u32 i, const float* row, u32 cols, u32 kt, const float* weight,
+                             float offset, int lane) {
+    RowPiece<LANES> piece, of_weight;
+    load_piece<LANES>(piece, row, cols, kt, lane);
+    load_piece<LANES>(of_weight, row ? weight : nullptr, cols, kt, lane);
+    stage_piece<BFLOAT, LANES>(b, result, t, i, row != nullptr, piece, weight != nullptr, of_weight, offset, lane);
+}
+
+// Where in a staged tile of `t` rows the lane's B operands of column group n lie. Columns without a row read those of row 0:
+// their sums mean nothing, and nobody looks at them.
+ACTIVATION_FN u32 staged_at(u32 t, int n, int lane) {
+    return 4 * n + (lane >> 3) < static_cast<int>(t) ? 512 * n + 16 * lane : 16 * (lane & 3);
+}
+
 // The lane's B operands of steps 2q and 2q + 1 in column group n of a staged tile of `t` rows; zeros for columns without a
 // row.
 ACTIVATION_FN uint4 staged_b(const u8* b, u32 t, int q, int n, int lane) {
@@ -128,15 +165,15 @@ ACTIVATION_FN uint4 staged_b(const u8* b, u32 t, int q, int n, int lane) {
     return ld16(b + q * 128 * t + 512 * n + 16 * lane);
 }
 
-// d[n] += tile * staged x, for 4 N rows of which the first `t` are there.
+// d[n] += tile * staged x, for 4 N rows of which the first `t` are there; at[n] = staged_at(t, n, lane).
 template <u32 FMT, int N>
-ACTIVATION_FN void staged_mma(float d[N][4], const typename Tile<FMT>::Raw& raw, const u8* b, u32 t, int lane) {
+ACTIVATION_FN void staged_mma(float d[N][4], const typename Tile<FMT>::Raw& raw, const u8* b, const u32 at[N], u32 t, int lane) {
     const auto ready = Tile<FMT>::ready(raw, lane);
 #pragma unroll
     for (int q = 0; q < 2; q++) {
         uint4 x[N];
 #pragma unroll
-        for (int n = 0; n < N; n++) x[n] = staged_b(b, t, q, n, lane);
+        for (int n = 0; n < N; n++) x[n] = ld16(b + q * 128 * t + at[n]);
 #pragma unroll
         for (int s = 0; s < 2; s++) {
 #pragma unroll

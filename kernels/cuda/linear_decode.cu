@@ -50,17 +50,18 @@ struct Block {
 // to add.
 template <bool BFLOAT> DECODE_FN float stage(const LinearArgs& args, const Block& block, u32 first_tile, u32 count) {
     const u32 t = args.t, pairs = count * t;
+    const float* norm = reinterpret_cast<const float*>(args.norm);
 #pragma unroll 1
     for (u32 first = 0; first < pairs; first += 4) {
         const u32 pair = first + (block.lane >> 3), slot = pair / t, i = pair - slot * t;
         const float* row = pair < pairs ? reinterpret_cast<const float*>(args.x) + static_cast<u64>(i) * args.cols : nullptr;
         stage_row<BFLOAT, 8>(block.staged + slot * STAGED_ROW * t, block.row_tiles + pair, t, i, row, args.cols,
-                             block.warp + WARPS * (first_tile + slot), reinterpret_cast<const float*>(args.norm), args.offset,
-                             block.lane);
+                             block.warp + WARPS * (first_tile + slot), norm, args.offset, block.lane);
     }
     __syncwarp();
     float squares = 0;
-    if (args.norm && block.lane < static_cast<int>(t)) {
+    if (norm && block.lane < static_cast<int>(t)) {
+#pragma unroll 1
         for (u32 slot = 0; slot < count; slot++) squares += block.row_tiles[slot * t + block.lane].squares;
     }
     return squares;
@@ -138,6 +139,13 @@ DECODE_FN void run_job(const LinearArgs& args, const LinearJob& job, const Block
     float squares = 0;
     if constexpr (RESIDENT) squares = stage<BFLOAT>(args, block, 0, own);
 
+    u32 at[N];
+    const RowTile* results[N]; // of row 4n + c; of the last for columns without a row
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+        at[n] = staged_at(t, n, block.lane);
+        results[n] = block.row_tiles + min(4u * n + (block.lane & 3), t - 1);
+    }
     u32 turn = 0;
 #pragma unroll 1
     for (; unit < units; unit += job.blocks) {
@@ -163,11 +171,10 @@ DECODE_FN void run_job(const LinearArgs& args, const LinearJob& job, const Block
                         squares += stage<BFLOAT>(args, block, j, 1);
                     }
                     float d[N][4] = {};
-                    staged_mma<FMT, N>(d, raw[l], block.staged + slot * STAGED_ROW * t, t, block.lane);
+                    staged_mma<FMT, N>(d, raw[l], block.staged + slot * STAGED_ROW * t, at, t, block.lane);
 #pragma unroll
                     for (int n = 0; n < N; n++) {
-                        const u32 i = 4 * n + (block.lane & 3);
-                        float low = i < t ? block.row_tiles[slot * t + i].undo : 0.0f, high = low;
+                        float low = results[n][slot * t].undo, high = low;
                         if constexpr (FMT == FP8) {
                             low *= scale[l].x;
                             high *= scale[l].y;
