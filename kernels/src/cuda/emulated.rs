@@ -402,3 +402,47 @@ unsafe extern "C" {
         error: *mut RawError,
     ) -> c_int;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(gpu: &Emulator, at: u64) -> [u8; 4] {
+        let mut bytes = [0; 4];
+        gpu.read(at, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_graph_runs_what_was_recorded_each_time_it_is_replayed_and_not_before() {
+        let gpu = Emulator::new(EmulatorOptions::default()).unwrap();
+        let (from, to) = (gpu.alloc(4).unwrap(), gpu.alloc(4).unwrap());
+        let graph = gpu
+            .capture(&mut || {
+                gpu.copy(to, from, 4)?;
+                gpu.fill(from, 7, 2)
+            })
+            .unwrap();
+        assert_eq!((bytes(&gpu, from), bytes(&gpu, to)), ([0xff; 4], [0xff; 4]));
+        gpu.write(from, &[1, 2, 3, 4]).unwrap();
+        gpu.replay(graph).unwrap();
+        assert_eq!((bytes(&gpu, from), bytes(&gpu, to)), ([7, 7, 3, 4], [1, 2, 3, 4]));
+        gpu.replay(graph).unwrap();
+        assert_eq!(bytes(&gpu, to), [7, 7, 3, 4]);
+        gpu.drop_graph(graph);
+        assert!(matches!(gpu.replay(graph), Err(OpError::Device { .. })));
+    }
+
+    #[test]
+    fn what_waits_or_allocates_is_refused_while_a_graph_is_recorded() {
+        let gpu = Emulator::new(EmulatorOptions::default()).unwrap();
+        let at = gpu.alloc(4).unwrap();
+        let refused = gpu.capture(&mut || {
+            assert!(gpu.alloc(4).is_err() && gpu.read(at, &mut [0; 4]).is_err());
+            assert!(gpu.capture(&mut || Ok(())).is_err());
+            gpu.write(at, &[0; 4])
+        });
+        assert!(matches!(refused, Err(OpError::Device { code, .. }) if code.contains("(900)")));
+        gpu.write(at, &[0; 4]).unwrap();
+    }
+}
