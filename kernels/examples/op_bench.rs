@@ -1,12 +1,13 @@
 //! Times single ops on this machine: `cargo run --release -p hearth-kernels --example op_bench`. Prints, per format and
-//! batch width, GB/s of weights and GMAC/s beside the read bandwidth measured in the same run.
+//! batch width, GB/s of weights and GMAC/s beside the read bandwidth measured in the same run. Arguments, all optional:
+//! threads, format, and the MiB of distinct weights that are used in turn (1 MiB or less: what the arithmetic alone takes).
 
 use hearth_kernels::cpu::{Cpu, bandwidth};
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, Ops, PackedWeight, Values, Weight};
 use std::time::{Duration, Instant};
 
-/// Distinct weights that are used in turn, so that none stays in a cache.
-const ROUND_BYTES: usize = 1 << 30;
+/// Distinct weights that are used in turn, MiB, so that none stays in a cache.
+const ROUND: usize = 1024;
 
 fn main() -> Result<(), hearth_kernels::OpError> {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok());
@@ -20,6 +21,7 @@ fn main() -> Result<(), hearth_kernels::OpError> {
         roof.median / 1e9
     );
     let only = std::env::args().nth(2);
+    let round = std::env::args().nth(3).and_then(|n| n.parse().ok()).unwrap_or(ROUND) << 20;
     for (name, rows, cols, t) in [
         ("nvfp4", 1024, 2048, 1),
         ("nvfp4", 8192, 2048, 1),
@@ -50,7 +52,7 @@ fn main() -> Result<(), hearth_kernels::OpError> {
         };
         let one = PackedWeight { rows, cols, values };
         let first = cpu.pack(std::slice::from_ref(&one))?;
-        let count = if t > 8 { 1 } else { ROUND_BYTES.div_ceil(first.bytes) };
+        let count = if t > 8 { 1 } else { (round / first.bytes).max(1) };
         let mut weights: Vec<Weight> = vec![first];
         while weights.len() < count {
             weights.push(cpu.pack(std::slice::from_ref(&one))?);

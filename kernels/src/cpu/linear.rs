@@ -6,6 +6,7 @@ use super::pool::Disjoint;
 use super::simd::TILE;
 use super::weight::{BLOCK, CpuWeight, LANES};
 use crate::{OpError, Result, Tensor, Weight};
+use std::ops::Range;
 
 /// Some rows times one weight.
 pub(crate) struct Job<'a> {
@@ -41,29 +42,29 @@ pub(crate) struct Rows<T> {
 const STRETCH: usize = 16;
 
 /// Least bytes of a task: below it, starting a stream from memory costs more than an idle thread.
-const LEAST_BYTES: usize = 16 << 10;
+pub(crate) const LEAST_BYTES: usize = 16 << 10;
 
 /// Most bytes of a task with several tiles: its panels stay in the second cache from tile to tile.
 const TILED_BYTES: usize = 128 << 10;
 
-/// Cuts the panels of all jobs into tasks (job, first panel, panels): large ones first, so that streams are long, and
-/// ever smaller ones, so that all threads end together.
-fn share_out(jobs: &[Job<'_>], threads: usize) -> Vec<(usize, usize, usize)> {
-    let busy = || jobs.iter().enumerate().filter(|(_, job)| !job.rows.is_empty());
-    let bytes = |job: &Job<'_>| job.panels.panel_bytes.max(1);
-    let mut left: usize = busy().map(|(_, job)| job.panels.groups * bytes(job)).sum();
+/// Cuts the panels of several weights, given as (panels, bytes of one), into tasks (which weight, first panel, panels):
+/// large ones first, so that streams are long, and ever smaller ones, so that all threads end together. `sizes` bounds their
+/// bytes.
+pub(crate) fn share_out(
+    weights: impl Iterator<Item = (usize, usize)> + Clone,
+    threads: usize,
+    sizes: Range<usize>,
+) -> Vec<(usize, usize, usize)> {
+    let mut left: usize = weights.clone().map(|(panels, bytes)| panels * bytes).sum();
     let mut tasks = Vec::new();
-    for (i, job) in busy() {
+    for (i, (panels, bytes)) in weights.enumerate() {
         let mut first = 0;
-        while first < job.panels.groups {
-            let mut share = (left * 3 / (4 * threads)).max(LEAST_BYTES);
-            if job.rows.len() > TILE {
-                share = share.min(TILED_BYTES);
-            }
-            let count = (share / bytes(job)).clamp(1, job.panels.groups - first);
+        while first < panels {
+            let share = (left * 3 / (4 * threads)).clamp(sizes.start, sizes.end);
+            let count = (share / bytes.max(1)).clamp(1, panels - first);
             tasks.push((i, first, count));
             first += count;
-            left -= count * bytes(job);
+            left -= count * bytes;
         }
     }
     tasks
@@ -91,7 +92,8 @@ impl Cpu {
             first_tile.push(tiles.len());
             let padded = panels.padded_cols();
             for rows in rows.chunks(TILE) {
-                let direct = rows.len() == 1 && padded == weight.cols;
+                let encoded = self.simd.encodes(weight.format);
+                let direct = rows.len() == 1 && padded == weight.cols && !encoded;
                 tiles.push(Tile { job, rows, at: (!direct).then_some(scratch) });
                 if !direct {
                     scratch += padded * rows.len();
@@ -110,12 +112,25 @@ impl Cpu {
                 let padded = panels.padded_cols();
                 // SAFETY: the tiles' stretches of the scratch space follow one another.
                 let into = unsafe { parts.slice(at, padded * rows.len()) };
-                interleave(&x, weight.cols, rows, into);
+                if self.simd.encodes(weight.format) {
+                    into[weight.cols.next_multiple_of(BLOCK) * rows.len()..].fill(0.0);
+                    for (i, (row, _)) in rows.iter().enumerate() {
+                        self.simd.encode(&x.values[row * x.stride..][..weight.cols], i, rows.len(), into);
+                    }
+                } else {
+                    interleave(&x, weight.cols, rows, into);
+                }
             };
             if scratch < 1 << 15 { (0..tiles.len()).for_each(copy) } else { self.pool.run(tiles.len(), copy) }
         }
 
-        let tasks = share_out(jobs, self.pool.threads());
+        let panels = jobs.iter().map(|job| match job.rows.len() {
+            0 => (0, 0),
+            _ => (job.panels.groups, job.panels.panel_bytes),
+        });
+        let tiled = jobs.iter().any(|job| job.rows.len() > TILE);
+        let tasks =
+            share_out(panels, self.pool.threads(), LEAST_BYTES..if tiled { TILED_BYTES } else { usize::MAX });
         let (stride, out) = (out.stride, Disjoint::new(out.values));
         let interleaved = &*interleaved;
         self.pool.run(tasks.len(), |task| {

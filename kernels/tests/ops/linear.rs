@@ -155,6 +155,52 @@ fn every_e4m3_code_means_what_the_standard_says() {
 }
 
 #[test]
+fn nvfp4_keeps_its_accuracy_beside_numbers_of_any_size() {
+    let mut rng = Rng(10);
+    let (rows, cols) = (48, 320);
+    let matrix = Matrix::random(&mut rng, Kind::Nvfp4Multiply, rows, cols);
+    // Blocks from 2^-90 to 2^100; each is measured alone, since the large ones would hide the small.
+    for block in 0..cols / 16 {
+        let mut x = vec![0.0; cols];
+        let size = 2f32.powi(10 * block as i32 - 90);
+        x[block * 16..(block + 1) * 16]
+            .copy_from_slice(&rng.floats(16).iter().map(|x| x * size).collect::<Vec<_>>());
+        let want = product(&matrix.numbers(), &wide(&x), rows, cols);
+        let most = want.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+        for cpu in backends() {
+            let w = cpu.pack(&[matrix.packed()]).unwrap();
+            let mut out = poisoned(&cpu, &[1, rows]);
+            cpu.linear(1, &tensor(&cpu, &[1, cols], &x), &w, &mut out).unwrap();
+            for (got, want) in read(&cpu, &out, 1).iter().zip(&want) {
+                assert!(
+                    (f64::from(*got) - want).abs() <= 1e-6 * most,
+                    "{} {size:e}: {got:e} {want:e}",
+                    name(&cpu)
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_nan_or_infinite_input_of_nvfp4_shows_in_every_result_of_its_row_only() {
+    let mut rng = Rng(11);
+    let matrix = Matrix::random(&mut rng, Kind::Nvfp4Divide, 20, 128);
+    for cpu in backends() {
+        let w = cpu.pack(&[matrix.packed()]).unwrap();
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = rng.floats(3 * 128);
+            x[128 + 70] = bad;
+            let mut out = poisoned(&cpu, &[3, 20]);
+            cpu.linear(3, &tensor(&cpu, &[3, 128], &x), &w, &mut out).unwrap();
+            let out = read(&cpu, &out, 3);
+            assert!(out[..20].iter().chain(&out[40..]).all(|v| v.is_finite()), "{}", name(&cpu));
+            assert!(out[20..40].iter().all(|v| !v.is_finite()), "{}", name(&cpu));
+        }
+    }
+}
+
+#[test]
 fn a_zero_weight_row_gives_zero_and_a_nan_input_shows_only_in_its_row() {
     let mut rng = Rng(6);
     let matrix = Matrix::random(&mut rng, Kind::Bf16, 20, 64);

@@ -7,6 +7,7 @@ use crate::WeightFormat;
 use crate::cpu::weight::{BLOCK, LANES, Panel, SCALE_COLS};
 use std::arch::x86_64::*;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// True if this machine has what this file uses.
 pub(crate) fn detected() -> bool {
@@ -18,14 +19,32 @@ pub(crate) fn detected() -> bool {
         && is_x86_feature_detected!("f16c")
 }
 
-/// How far ahead of its use a panel is fetched into the second cache, and then into the first, bytes. Found by trial
-/// (kernels/results/NOTES.md): either alone is a fifth slower, and 4096 ahead as slow as nothing.
-const FAR: usize = 2880;
-const NEAR: usize = 576;
+/// How far ahead of its use a panel is fetched into the second cache, and then into the first, bytes; 0: not at all.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    far: usize,
+    near: usize,
+}
+
+impl Ahead {
+    /// Found by trial (kernels/results/NOTES.md). Intel: either alone is a fifth slower, and 4096 ahead as slow as
+    /// nothing. AMD's own prefetching needs no help but across the end of a page.
+    const INTEL: Ahead = Ahead { far: 2880, near: 576 };
+    const AMD: Ahead = Ahead { far: 9216, near: 0 };
+
+    /// What suits this machine.
+    pub(crate) fn here() -> Ahead {
+        static HERE: OnceLock<Ahead> = OnceLock::new();
+        // The first word of the vendor's name, "AuthenticAMD" or another.
+        *HERE.get_or_init(|| {
+            if __cpuid(0).ebx == u32::from_le_bytes(*b"Auth") { Self::AMD } else { Self::INTEL }
+        })
+    }
+}
 
 /// See `Simd::begin`.
 pub(crate) fn begin(panel: Panel<'_>) {
-    for line in panel.bytes.chunks(64).take(FAR / 64) {
+    for line in panel.bytes.chunks(64).take(Ahead::INTEL.far / 64) {
         // SAFETY: a prefetch may name any address and has no effect but on the cache.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }
@@ -118,10 +137,12 @@ fn scale(panel: Panel<'_>, block: usize) -> __m512 {
 /// Asks for the cache lines that follow `at`, if few rows use each weight. Any address may be asked for.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fetch<const R: usize>(at: *const u8) {
+pub(crate) fn fetch<const R: usize>(at: *const u8, ahead: Ahead) {
     if R <= 4 {
-        _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(FAR).cast());
-        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(NEAR).cast());
+        _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead.far).cast());
+        if ahead.near > 0 {
+            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead.near).cast());
+        }
     }
 }
 
@@ -144,6 +165,7 @@ unsafe fn nvfp4<const R: usize, const WIDE: usize>(
     totals: &mut [__m512; R],
 ) {
     const UNIT: usize = 576;
+    let ahead = Ahead::here();
     let mut x = x.as_ptr();
     // SAFETY: all offsets are those of the layout in `cpu::weight`, within the blocks that the caller vouches for; E2M1
     // holds sixteen numbers.
@@ -152,7 +174,7 @@ unsafe fn nvfp4<const R: usize, const WIDE: usize>(
         for unit in blocks.start / 4..blocks.end / 4 {
             let unit = panel.bytes.as_ptr().add(unit * UNIT);
             for line in 0..UNIT / 64 {
-                fetch::<R>(unit.wrapping_add(line * 64));
+                fetch::<R>(unit.wrapping_add(line * 64), ahead);
             }
             for first in (0..4).step_by(WIDE) {
                 let mut sums = [[_mm512_setzero_ps(); R]; WIDE];
@@ -189,6 +211,7 @@ unsafe fn fp8<const R: usize, const WIDE: usize>(
     x: &[f32],
     totals: &mut [__m512; R],
 ) {
+    let ahead = Ahead::here();
     let keep = _mm512_set1_epi16(0xbf80u16 as i16);
     let mut x = x.as_ptr();
     for first in blocks.step_by(WIDE) {
@@ -198,7 +221,7 @@ unsafe fn fp8<const R: usize, const WIDE: usize>(
                 // SAFETY: the block lies within the panel, and x reaches as far, as the caller vouches for.
                 unsafe {
                     let at = panel.bytes.as_ptr().add((first + b) * 256 + quad * 64);
-                    fetch::<R>(at);
+                    fetch::<R>(at, ahead);
                     let codes = _mm512_loadu_si512(at.cast());
                     let even = _mm512_and_si512(_mm512_srai_epi16::<1>(_mm512_slli_epi16::<8>(codes)), keep);
                     let odd = _mm512_and_si512(_mm512_srai_epi16::<1>(codes), keep);
@@ -227,6 +250,7 @@ unsafe fn bf16<const R: usize, const WIDE: usize>(
     x: &[f32],
     totals: &mut [__m512; R],
 ) {
+    let ahead = Ahead::here();
     let high = _mm512_set1_epi32(0xffff_0000u32 as i32);
     let mut x = x.as_ptr();
     for first in blocks.step_by(WIDE) {
@@ -236,7 +260,7 @@ unsafe fn bf16<const R: usize, const WIDE: usize>(
                 // SAFETY: as in `fp8`.
                 unsafe {
                     let at = panel.bytes.as_ptr().add((first + b) * 512 + pair * 64);
-                    fetch::<R>(at);
+                    fetch::<R>(at, ahead);
                     let both = _mm512_loadu_si512(at.cast());
                     let x = x.add((b * BLOCK + pair * 2) * R);
                     add(sums, _mm512_castsi512_ps(_mm512_slli_epi32::<16>(both)), x);

@@ -9,6 +9,9 @@ use crate::cpu::math::{exp, sigmoid, silu};
 const WIDE: usize = 64;
 /// Columns of the delta net's state that are updated together; their sums stay in registers.
 pub(crate) const STATE_COLS: usize = 64;
+/// How many rows of the state are asked for ahead of their use.
+#[cfg(target_arch = "x86_64")]
+const ROWS_AHEAD: usize = 16;
 
 /// a * b + c, fused where the level has the instruction.
 #[inline(always)]
@@ -39,7 +42,7 @@ macro_rules! for_every_level {
                     Level::Scalar => $body::<false>($($arg),*),
                     // SAFETY: a Simd of this level exists only where its instructions were detected.
                     #[cfg(target_arch = "x86_64")]
-                    Level::Avx512 => unsafe { avx512($($arg),*) },
+                    Level::Avx512 | Level::Vnni => unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     #[cfg(target_arch = "x86_64")]
                     Level::Avx2 => unsafe { avx2($($arg),*) },
@@ -85,15 +88,24 @@ for_every_level!(
 #[inline(always)]
 fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; WIDE];
-    let (whole_a, rest_a) = a.as_chunks::<WIDE>();
-    let (whole_b, rest_b) = b.as_chunks::<WIDE>();
-    for (a, b) in whole_a.iter().zip(whole_b) {
+    // Lanes that are only ever named by constants stay in registers.
+    let mut add = |a: &[f32; WIDE], b: &[f32; WIDE]| {
         for i in 0..WIDE {
             lanes[i] = fma::<FUSED>(a[i], b[i], lanes[i]);
         }
+    };
+    let (whole_a, rest_a) = a.as_chunks::<WIDE>();
+    let (whole_b, rest_b) = b.as_chunks::<WIDE>();
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        add(a, b);
     }
-    for (lane, (a, b)) in lanes.iter_mut().zip(rest_a.iter().zip(rest_b)) {
-        *lane = fma::<FUSED>(*a, *b, *lane);
+    if !rest_a.is_empty() {
+        let padded = |rest: &[f32]| {
+            let mut all = [0.0; WIDE];
+            all[..rest.len()].copy_from_slice(rest);
+            all
+        };
+        add(&padded(rest_a), &padded(&rest_b[..rest_a.len()]));
     }
     let mut width = WIDE / 2;
     while width > 0 {
@@ -103,6 +115,18 @@ fn dot_body<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
         width /= 2;
     }
     lanes[0]
+}
+
+for_every_level!(
+    /// out[j] = factor * sum_i q[i] keys[j][i], keys `[out.len(), q.len()]`.
+    scores = scores_body(q: &[f32], keys: &[f32], factor: f32, out: &mut [f32])
+);
+
+#[inline(always)]
+fn scores_body<const FUSED: bool>(q: &[f32], keys: &[f32], factor: f32, out: &mut [f32]) {
+    for (out, key) in out.iter_mut().zip(keys.chunks_exact(q.len())) {
+        *out = factor * dot_body::<FUSED>(q, key);
+    }
 }
 
 for_every_level!(
@@ -313,6 +337,14 @@ fn delta_rule_body<const FUSED: bool>(
     if let (Ok(v), Ok(o)) = (<&[f32; STATE_COLS]>::try_from(v), <&mut [f32; STATE_COLS]>::try_from(&mut *o)) {
         let mut sums = [0.0f32; STATE_COLS];
         for (row, k) in state.chunks_exact(stride).zip(k) {
+            // The columns of a row are too few for the machine to see what comes next.
+            #[cfg(target_arch = "x86_64")]
+            for line in (0..STATE_COLS).step_by(16) {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                let at = row.as_ptr().wrapping_add(ROWS_AHEAD * stride + first + line);
+                // SAFETY: a prefetch may name any address and has no effect but on the cache.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
             let row: &[f32; STATE_COLS] =
                 row[first..first + STATE_COLS].try_into().expect("the length is the constant");
             for i in 0..STATE_COLS {
