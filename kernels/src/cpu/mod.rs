@@ -10,6 +10,7 @@ mod linear;
 mod math;
 pub(crate) mod memory;
 mod moe;
+mod moe_row;
 mod norm;
 pub(crate) mod pack;
 mod pool;

@@ -4,6 +4,7 @@
 use super::Cpu;
 use super::linear::{Job, Rows, expect_weight};
 use super::math::sigmoid;
+use super::moe_row::{self, Used};
 use super::simd::Simd;
 use crate::ops::{Experts, Pass, Route};
 use crate::{DType, OpError, Result, Tensor, Weight};
@@ -117,6 +118,22 @@ fn pairs_by_expert(
         .collect())
 }
 
+/// What one row uses, slots in order.
+fn by_slot<'a>(
+    op: &'static str,
+    used: &[(usize, Vec<usize>)],
+    weights: &'a [Weight],
+) -> Result<Vec<Used<'a>>> {
+    let mut all = Vec::new();
+    for (expert, slots) in used {
+        let weight = &weights[*expert];
+        let panels = weight.panels(op, "expert")?;
+        all.extend(slots.iter().map(|slot| Used { slot: *slot, weight, panels }));
+    }
+    all.sort_unstable_by_key(|used| used.slot);
+    Ok(all)
+}
+
 /// The op `moe_gate_up`.
 pub(crate) fn gate_up(
     cpu: &Cpu,
@@ -141,6 +158,10 @@ pub(crate) fn gate_up(
         expect_weight(OP, "expert", weight, weight.rows, hidden)?;
         pairs.iter().for_each(|pair| inter_of[*pair] = weight.rows / 2);
         jobs.push(Job::new(OP, weight, pairs.iter().map(|pair| (pair / slots, *pair)).collect())?);
+    }
+    let one = || by_slot(OP, &used, &experts.gate_up);
+    if t == 1 && moe_row::has_whole_panels(&one()?) {
+        return moe_row::gate_up(cpu, x, &one()?, act, max);
     }
     let mut held = cpu.results();
     let both = held.floats(t * slots * 2 * max)?;
@@ -182,6 +203,9 @@ pub(crate) fn down(
         }
         expect_weight(OP, "expert", weight, hidden, weight.cols)?;
         jobs.push(Job::new(OP, weight, pairs.iter().map(|pair| (*pair, *pair)).collect())?);
+    }
+    if t == 1 {
+        return moe_row::down(cpu, act, &by_slot(OP, &used, &experts.down)?, weights, max, out);
     }
     let mut held = cpu.results();
     let each = held.floats(t * slots * hidden)?;
