@@ -159,9 +159,7 @@ impl<'a> Reading<'a> {
                 }
                 let q = &self.query(task, i, h)[..head_dim];
                 let weights = &mut weights[..seen];
-                for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
-                    *weight = self.shape.scale * simd.dot(q, key);
-                }
+                simd.scores(q, &keys, self.shape.scale, weights);
                 let most = weights.iter().copied().fold(partial.most, f32::max);
                 // All scores NaN leaves the maximum at -inf; exp(NaN) below keeps the NaN visible.
                 let keep = (partial.most - most).exp();

@@ -45,6 +45,9 @@ pub(crate) fn conv(cpu: &Cpu, pass: &Pass, w: &Tensor, state: &mut Tensor, x: &m
         cpu.pool.chunks(&mut tasks, 1, |task, columns| {
             let (state, x) = &mut columns[0];
             let (first, count) = (task * TASK_CHANNELS, x.width());
+            // Many short stretches: the machine would not see the next one coming.
+            cpu.simd.soon(&w[first * width..][..width * count]);
+            (0..held).for_each(|j| cpu.simd.soon(state.row(j)));
             let mut taps = vec![0.0; width * count];
             let mut history = vec![0.0; held * count];
             cpu.simd.transpose(&w[first * width..][..width * count], width, &mut taps);
