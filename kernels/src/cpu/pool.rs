@@ -20,13 +20,26 @@ const NEXT: u64 = 1 << 16;
 
 type Task<'a> = dyn Fn(usize) + Sync + 'a;
 
+/// Something on cache lines of its own (two, which processors fetch as a pair): who waits for one thing must not take
+/// the line of another from the core that writes it.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl<T> std::ops::Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// What the caller and the workers share.
 struct Shared {
     /// Job number, OPEN, and how many workers are inside.
-    gate: AtomicU64,
+    gate: Apart<AtomicU64>,
+    next: Apart<AtomicUsize>,
     /// The job: valid while the gate is open or a worker is inside.
     task: UnsafeCell<Option<&'static Task<'static>>>,
-    next: AtomicUsize,
     count: AtomicUsize,
     stop: AtomicBool,
     panicked: AtomicBool,
@@ -61,9 +74,9 @@ impl Pool {
     /// A pool of `threads` threads, the caller's among them.
     pub fn new(threads: usize) -> Result<Pool> {
         let shared = Arc::new(Shared {
-            gate: AtomicU64::new(0),
+            gate: Apart(AtomicU64::new(0)),
             task: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            next: Apart(AtomicUsize::new(0)),
             count: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
