@@ -104,15 +104,6 @@ int hearth_emu_fill(HearthEmuDevice* device, uint64_t at, uint8_t byte, uint64_t
     return 0;
 }
 
-int hearth_emu_copy(HearthEmuDevice* device, uint64_t to, uint64_t from, uint64_t bytes, HearthEmuError* error) {
-    Failure f;
-    const void* p = device->memory.range(from, bytes, "a copy on the device", f);
-    void* q = p ? device->memory.range(to, bytes, "a copy on the device", f) : nullptr;
-    if (!q) return refuse(error, f);
-    memmove(q, p, bytes);
-    return 0;
-}
-
 int hearth_emu_launch(HearthEmuDevice* device, const char* name, uint64_t name_bytes, const uint32_t grid[3], uint32_t threads,
                       uint32_t shared, const void* args, uint32_t args_bytes, HearthEmuError* error) {
     Failure f;

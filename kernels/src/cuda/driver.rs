@@ -186,14 +186,6 @@ impl Gpu for Driver {
         })
     }
 
-    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
-        self.device.make_current()?;
-        // SAFETY: as in `fill`, twice.
-        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream()) }, || {
-            format!("copying {bytes} bytes")
-        })
-    }
-
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
         self.device.make_current()?;
         let kernel = self.kernels.get(launch, args.len())?;
@@ -267,13 +259,6 @@ impl Gpu for Driver {
             // SAFETY: it was removed from the table, so this happens once; the driver lets a running graph end.
             unsafe { sys::cuGraphExecDestroy(recorded) };
         }
-    }
-
-    fn synchronize(&self) -> Result<()> {
-        self.not_recording("waiting")?;
-        self.device.make_current()?;
-        // SAFETY: the stream is alive.
-        check(unsafe { sys::cuStreamSynchronize(self.stream) }, || "waiting for the GPU".into())
     }
 
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {

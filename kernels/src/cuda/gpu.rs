@@ -75,13 +75,10 @@ pub(crate) trait Gpu: Send + Sync + Debug {
     /// Sets every byte.
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()>;
 
-    /// Copies on the device.
-    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()>;
-
     /// Starts a kernel. `args` are the bytes of its one argument.
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()>;
 
-    /// Records what `body` launches, fills and copies, without running it. Returns the graph's number.
+    /// Records what `body` launches and fills, without running it. Returns the graph's number.
     fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<u64>;
 
     /// Runs a recorded graph.
@@ -89,9 +86,6 @@ pub(crate) trait Gpu: Send + Sync + Debug {
 
     /// Forgets a recorded graph.
     fn drop_graph(&self, graph: u64);
-
-    /// Waits for all work.
-    fn synchronize(&self) -> Result<()>;
 
     /// Seconds that `body`'s work took on the device; None where time means nothing (the emulator).
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>>;

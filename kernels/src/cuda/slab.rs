@@ -168,10 +168,6 @@ impl Gpu for Slab {
         self.gpu.fill(address, byte, bytes)
     }
 
-    fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<()> {
-        self.gpu.copy(to, from, bytes)
-    }
-
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
         self.gpu.launch(launch, args)
     }
@@ -186,10 +182,6 @@ impl Gpu for Slab {
 
     fn drop_graph(&self, graph: u64) {
         self.gpu.drop_graph(graph);
-    }
-
-    fn synchronize(&self) -> Result<()> {
-        self.gpu.synchronize()
     }
 
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {

@@ -127,10 +127,6 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
     (void)stream;
     return capturing ? CAPTURE : enqueue((struct copy){to, (void*)(uintptr_t)from, bytes, 0});
 }
-int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {
-    (void)stream;
-    return enqueue((struct copy){(void*)(uintptr_t)to, (void*)(uintptr_t)from, bytes, 0});
-}
 int cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, void* stream) {
     (void)stream;
     return capturing ? OK : enqueue((struct copy){(void*)(uintptr_t)to, NULL, bytes, byte});
