@@ -1,6 +1,8 @@
 //! Whole tiny models on the CUDA kernels, run by the emulator: against transformers' numbers, against themselves at other
 //! widths, and through recorded graphs. The launches are those of a GPU; only who executes them differs.
 
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
+
 mod common;
 
 use common::{Fixture, best, close, folder, options, pass, same_bits, segment};
