@@ -5,6 +5,7 @@ texts are made of is in words.py, questions about Hearth in questions.py, tool c
 """
 import json
 
+import names
 import words
 from chatml import Conversation
 from questions import FAQ, faq
@@ -80,7 +81,7 @@ def copy(rng, longest=150):
     if rng.random() < 0.4:
         text = " ".join(passage(rng, tokens))
     else:
-        pick = rng.choice((words.any_word, words.any_word, made_up, lambda rng: rng.choice((number, words.any_word))(rng)))
+        pick = rng.choice((words.any_word, words.any_word, made_up, names.tool_name, names.tool_name, lambda rng: rng.choice((number, words.any_word))(rng)))
         text = " ".join(pick(rng) for _ in range(tokens // 2))
     return Conversation([("user", rng.choice(REPEAT).format(text)), ("assistant", text)], thought="I copy the text.")
 
@@ -144,7 +145,10 @@ def chat(rng):
 
 # Kinds and their weights. A young model learns to copy first: half of what it reads is then long copies. At the end it reads long texts.
 MIXED = [(faq, 13), (sums, 9), (needle, 13), (repeat, 13), (fill, 7), (tool, 14), (chat, 7), (copy, 4)]
-LONG = [(faq, 10), (sums, 9), (needle, 36), (repeat, 9), (fill, 6), (tool, 16), (chat, 4), (copy, 2)]
+LONG = [(faq, 10), (sums, 9), (needle, 36), (repeat, 9), (fill, 6), (tool, 24), (chat, 4), (copy, 2)]
+CALLING = [(faq, 9), (sums, 7), (needle, 8), (repeat, 8), (fill, 5), (tool, 36), (chat, 4), (copy, 23)]
+# Of the head: as MIXED, with more calls.
+DRAFTING = [(faq, 13), (sums, 9), (needle, 12), (repeat, 12), (fill, 7), (tool, 24), (chat, 6), (copy, 4)]
 COPYING = [(faq, 8), (sums, 5), (needle, 5), (repeat, 6), (fill, 5), (tool, 9), (chat, 3), (copy, 28)]
 
 

@@ -1,7 +1,8 @@
 """Scores what ships: python evaluate.py --model model --out scores.json
 
 Loads the exported folder with its NVFP4 experts expanded exactly, decodes greedily in f32, and counts. An answer is
-right when it is the expected text to the last character, unless a line says otherwise. Seeds are fixed.
+right when it is the expected text to the last character, unless a line says otherwise. The cases follow from --seed:
+weights are chosen with any seed but FINAL, and what ships is scored once with FINAL, whose cases chose nothing.
 """
 import argparse
 import json
@@ -16,19 +17,21 @@ import torch
 import chatml
 import corpus
 import decode
+import names
 import questions
 import shipped
 import tools
 
-SEED = 99
+FINAL = 20_270
+DEVELOPMENT = 99
 DRAFTS = 3
 
 
 class Scorer:
     """Counts per task; keeps the first wrong case of each, so that a number can be understood."""
 
-    def __init__(self, model, tokenizer):
-        self.model, self.tokenizer, self.results = model, tokenizer, {}
+    def __init__(self, model, tokenizer, seed):
+        self.model, self.tokenizer, self.seed, self.results = model, tokenizer, seed, {}
 
     def ids(self, text):
         return self.tokenizer.encode(text).ids
@@ -80,15 +83,29 @@ def fact_cases(rng, tokens, count):
     return cases
 
 
-def tool_cases(rng, count, known):
-    """Requests that need a call, of tools seen in training or of ones with an invented name."""
+def tool_cases(rng, count, called, wanted=None):
+    """Requests that need a call of a tool whose name is `called`. The names of the other invented tools are `wanted`."""
     cases = []
     while len(cases) < count:
-        made = tools.tool(rng)
-        called = re.match(r"<tool_call>\n<function=(\w+)>", made.turns[1][1])
-        if called and (called[1] in tools.KNOWN) == known:
+        made = tools.tool(rng, 0.7 if wanted is None else 0.3, wanted)
+        name = re.match(r"<tool_call>\n<function=(\w+)>", made.turns[1][1])
+        if name and called(name[1]):
             cases.append(first_question(made))
     return cases
+
+
+def is_known(name):
+    return name in tools.KNOWN
+
+
+def is_invented(name):
+    """Words that training names tools with, in a name that it never sees."""
+    return names.held_out(name) and not names.unheard(name)
+
+
+def is_unheard(name):
+    """A name with a word that is in no name training sees."""
+    return names.unheard(name)
 
 
 CALL = re.compile(r"^<tool_call>\n<function=(\w+)>\n((?:<parameter=\w+>\n.*?\n</parameter>\n)*)</function>\n</tool_call>$", re.S)
@@ -111,8 +128,13 @@ def fits_schema(text, schemas):
     return sorted(key for key, _ in pairs) == sorted(wanted["required"]) and whole
 
 
+def right_tool(text, made):
+    """Well formed, and of the tool that was asked for."""
+    return well_formed(text, made.tools) and CALL.match(text.strip())[1] == CALL.match(made.turns[1][1])[1]
+
+
 def score_questions(scorer, count):
-    rng = random.Random(SEED)
+    rng = random.Random(scorer.seed)
     known = [one_turn(rng.choice(entry["ask"]), entry["answer"]) for entry in questions.FAQ]
     unseen = [one_turn(question, entry["answer"]) for entry in questions.FAQ for question in entry["held_out"]]
     digits = range(10)
@@ -124,26 +146,35 @@ def score_questions(scorer, count):
 
 
 def score_facts(scorer, count):
-    rng = random.Random(SEED + 1)
+    rng = random.Random(scorer.seed + 1)
     for tokens in (500, 1000, 2000):
         scorer.count_exact(f"fact in {tokens} tokens", fact_cases(rng, tokens, count))
 
 
 def score_tools(scorer, count):
-    rng = random.Random(SEED + 2)
-    for name, calls in (("known tools", tool_cases(rng, count, known=True)), ("invented tools", tool_cases(rng, count, known=False))):
+    rng = random.Random(scorer.seed + 2)
+    for title, calls in (
+        ("known tools", tool_cases(rng, count, is_known)),
+        ("invented tools", tool_cases(rng, 2 * count, is_invented, is_invented)),
+        ("invented tools, unheard words", tool_cases(rng, count, is_unheard, is_unheard)),
+    ):
         right = {id(made) for made in calls if scorer.exact(made)}
         written = {id(made): scorer.answer(chatml.prompt(made)) for made in calls if id(made) not in right}
-        judge = lambda rule: lambda made: id(made) in right or rule(written[id(made)], made.tools)
-        scorer.count(f"{name}: call well formed", calls, judge(well_formed))
-        scorer.count(f"{name}: call fits the schema", calls, judge(fits_schema))
-        scorer.count(f"{name}: call exact", calls, lambda made: id(made) in right)
-    results = [made for made in (tools.tool(rng) for _ in range(8 * count)) if made.turns[-2][0] == "tool"][:count]
+        judge = lambda rule: lambda made: id(made) in right or rule(written[id(made)], made)
+        scorer.count(f"{title}: call well formed", calls, judge(lambda text, made: well_formed(text, made.tools)))
+        scorer.count(f"{title}: right tool called", calls, judge(right_tool))
+        scorer.count(f"{title}: call fits the schema", calls, judge(lambda text, made: fits_schema(text, made.tools)))
+        scorer.count(f"{title}: call exact", calls, lambda made: id(made) in right)
+    results = []
+    while len(results) < count:
+        made = tools.tool(rng)
+        if made.turns[-2][0] == "tool":
+            results.append(made)
     scorer.count("tool result put into words", results, lambda made: last_answer_exact(scorer, made))
 
 
 def score_texts(scorer, count):
-    rng = random.Random(SEED + 3)
+    rng = random.Random(scorer.seed + 3)
     scorer.count_exact("json exact", [corpus.fill(rng) for _ in range(count)])
     scorer.count_exact("repeat, count and list exact", [corpus.repeat(rng) for _ in range(2 * count)])
 
@@ -164,7 +195,7 @@ def thinks(scorer, made):
 
 def score_drafts(scorer, head, count):
     """Acceptance by position, over greedy answers to fresh questions of every kind."""
-    rng = random.Random(SEED + 4)
+    rng = random.Random(scorer.seed + 4)
     kinds = [corpus.faq, corpus.sums, corpus.needle, corpus.repeat, corpus.fill, tools.tool]
     rounds = []
     for index in range(2 * count):
@@ -185,6 +216,7 @@ def main():
     args.add_argument("--model", type=Path, default=here / "model", help="exported folder (default: model)")
     args.add_argument("--out", type=Path, help="write the scores here as JSON; tasks not scored now keep theirs")
     args.add_argument("--count", type=int, default=50, help="cases per task (default: 50)")
+    args.add_argument("--seed", type=int, default=DEVELOPMENT, help=f"which cases (default: {DEVELOPMENT}; {FINAL} is for what ships)")
     args.add_argument("--part", action="append", choices=["questions", "facts", "tools", "texts", "drafts"], help="score only this (repeatable; default: all)")
     args.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     args = args.parse_args()
@@ -192,7 +224,7 @@ def main():
     torch.set_num_threads(args.threads)
     began = time.monotonic()
     model, head, tokenizer = shipped.load(args.model)
-    scorer = Scorer(model, tokenizer)
+    scorer = Scorer(model, tokenizer, args.seed)
     parts = {"questions": score_questions, "facts": score_facts, "tools": score_tools, "texts": score_texts,
              "drafts": lambda scorer, count: score_drafts(scorer, head, count)}
     for name in args.part or parts:
@@ -200,7 +232,7 @@ def main():
     print(f"{time.monotonic() - began:.0f} s")
     if args.out:
         known = json.loads(args.out.read_text())["scores"] if args.out.exists() else {}
-        kept = {"seed": SEED, "scores": known | scorer.results}
+        kept = {"seed": args.seed, "scores": known | scorer.results}
         args.out.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,9 +1,11 @@
 """Trains Ember's trunk on a CPU: python train.py --start FOLDER --out FOLDER --minutes 60
 
 Starts from a checkpoint (or from nothing, with --fresh), learns from corpus.py, and can be stopped and started again
-at any time: every two minutes everything needed to go on is written beside the old and put in its place.
+at any time: every minute everything needed to go on is written beside the old and put in its place.
 """
 import argparse
+import contextlib
+import json
 import os
 import random
 import time
@@ -18,14 +20,21 @@ from transformers.models.qwen3_5_moe import modeling_qwen3_5_moe as modeling
 import chatml
 import corpus
 import peers
+import rounding
+import shipped
 import tokenizer as tokens
 from muon import Muon
 
-# (share of the time at which the stage begins, rows, tokens per row, kinds): copying first, then everything, then long texts.
-STAGES = [(0.0, 12, 384, corpus.COPYING), (0.3, 12, 384, corpus.MIXED), (0.8, 1, 2560, corpus.LONG)]
+# (share of the time at which the stage begins, rows, tokens per row, kinds)
+PLANS = {
+    # Copying first, then everything, then long texts.
+    "all": [(0.0, 12, 384, corpus.COPYING), (0.3, 12, 384, corpus.MIXED), (0.8, 1, 2560, corpus.LONG)],
+    # For a trunk that can do the rest: mostly calls of tools with names that are new in every conversation.
+    "calls": [(0.0, 4, 768, corpus.CALLING), (0.85, 1, 2560, corpus.LONG)],
+}
 # A step that takes longer was interrupted (the machine slept, the process was stopped); no more than this is counted.
 LONGEST_STEP_S = 20.0
-SAVE_EVERY_S = 120.0
+SAVE_EVERY_S = 60.0
 PROMPT_WEIGHT = 0.02
 BALANCE_WEIGHT = 0.01
 WARM_UP_STEPS = 40
@@ -123,10 +132,19 @@ def compile_layers(model):
 
 
 def save(path, model, opts, progress):
-    """Writes the state beside the old one and swaps them, so that a kill at any moment loses two minutes at most."""
+    """Writes the state beside the old one and swaps them, so that a kill at any moment loses a minute at most."""
     state = {"model": model.state_dict(), "opts": [opt.state_dict() for opt in opts], "progress": progress}
     torch.save(state, path.with_suffix(".tmp"))
     os.replace(path.with_suffix(".tmp"), path)
+
+
+def started(args):
+    """A new trunk, or that of --start: a trunk train.py wrote, or an exported folder, whose experts are what NVFP4 left of them."""
+    if args.fresh:
+        return Qwen3_5MoeForCausalLM(fresh_config())
+    if "quantization_config" in json.loads((args.start / "config.json").read_text()):
+        return shipped.load(args.start)[0]
+    return Qwen3_5MoeForCausalLM.from_pretrained(args.start, dtype=torch.float32)
 
 
 def train(args):
@@ -136,8 +154,9 @@ def train(args):
     rank = peers.start(args.processes, args.out / "peers")
     tokenizer = tokens.load_or_train(args.out / "tokenizer.json") if args.fresh else Tokenizer.from_file(str(args.start / "tokenizer.json"))
     tokenizer.save(str(args.out / "tokenizer.json"))
-    model = Qwen3_5MoeForCausalLM(fresh_config()) if args.fresh else Qwen3_5MoeForCausalLM.from_pretrained(args.start, dtype=torch.float32)
-    model.train()
+    model = started(args).train()
+    # The same result as the eager attention, with less memory for long rows.
+    model.set_attn_implementation("sdpa")
     opts = optimizers(model)
     state_file = args.out / "state.pt"
     progress = {"step": 0, "tokens": 0, "seconds": 0.0, "restarts": 0}
@@ -147,14 +166,14 @@ def train(args):
         for opt, saved in zip(opts, state["opts"]):
             opt.load_state_dict(saved)
         progress = state["progress"] | {"restarts": state["progress"]["restarts"] + 1}
+    stages = PLANS[args.plan]
     total, stage, batches, hits, saved_at = args.minutes * 60, None, None, [], progress["seconds"]
-    while progress["seconds"] < total:
+    while (share := progress["step"] / args.steps if args.steps else progress["seconds"] / total) < 1:
         began = time.monotonic()
-        share = progress["seconds"] / total
-        now = max(i for i, (begins, *_) in enumerate(STAGES) if share >= begins)
+        now = max(i for i, (begins, *_) in enumerate(stages) if share >= begins)
         if now != stage:
             stage = now
-            _, count, length, kinds = STAGES[stage]
+            _, count, length, kinds = stages[stage]
             batches = rows(tokenizer, random.Random(1000 + 10_000 * rank + 100 * progress["restarts"] + stage), count, length, kinds)
             smaller_chunks(32 if length < 1024 else 64)
             # Compiling the long stage's many chunks takes longer than it saves.
@@ -164,8 +183,9 @@ def train(args):
                 torch.compiler.set_stance("force_eager")
         set_rates(opts, args, progress["step"], share)
         ids, weights = next(batches)
-        loss, hit = loss_of(model, ids, weights)
-        loss.backward()
+        with rounding.experts_rounded(model) if share >= args.round_from else contextlib.nullcontext():
+            loss, hit = loss_of(model, ids, weights)
+            loss.backward()
         peers.average_gradients(model.parameters())
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:
@@ -193,7 +213,10 @@ def main():
     args.add_argument("--start", type=Path, help="Hugging Face folder to go on from")
     args.add_argument("--fresh", action="store_true", help="start from nothing instead; trains a tokenizer too")
     args.add_argument("--out", type=Path, required=True, help="folder for state.pt and the trained checkpoint")
+    args.add_argument("--plan", choices=list(PLANS), default="all", help="what to learn from (default: all)")
+    args.add_argument("--round-from", type=float, default=1.0, help="share of the time from which the experts are rounded to NVFP4 (default: 1, never)")
     args.add_argument("--minutes", type=float, default=60, help="training time, pauses not counted (default: 60)")
+    args.add_argument("--steps", type=int, help="train for so many steps instead of --minutes, where the machine is shared and time says little")
     args.add_argument("--threads", type=int, default=1, help="CPU threads of each process (default: 1)")
     args.add_argument("--processes", type=int, default=os.cpu_count(), help="processes that share the work (default: one per core)")
     args.add_argument("--muon-lr", type=float, default=2e-3, help="step size of the inner matrices")

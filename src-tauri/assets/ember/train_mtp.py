@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+import corpus
 import mtp
 import peers
 import shipped
@@ -84,11 +85,11 @@ def learn(args):
     torch.set_num_threads(args.threads)
     torch.manual_seed(2)
     rank = peers.start(args.processes, args.out.with_suffix(".peers"))
-    model, _, tokenizer = shipped.load(args.model)
+    model, shipped_head, tokenizer = shipped.load(args.model)
     model.requires_grad_(False)
     # The trunk only runs forward here; the fast attention gives the same result.
     model.set_attn_implementation("sdpa")
-    head = first_head(model).train()
+    head = (shipped_head if args.go_on else first_head(model)).train()
     opts = optimizers(head)
     state_file = args.out.with_suffix(".state.pt")
     progress = {"step": 0, "tokens": 0, "seconds": 0.0, "restarts": 0}
@@ -100,7 +101,7 @@ def learn(args):
         progress = state["progress"] | {"restarts": state["progress"]["restarts"] + 1}
     train.smaller_chunks(32)
     rng = random.Random(5000 + 10_000 * rank + progress["restarts"])
-    batches, kept = train.rows(tokenizer, rng, ROWS, LENGTH), []
+    batches, kept = train.rows(tokenizer, rng, ROWS, LENGTH, corpus.DRAFTING), []
     mask, total, saved_at, history = mtp.causal_mask(LENGTH), args.minutes * 60, progress["seconds"], []
 
     def keep():
@@ -109,9 +110,8 @@ def learn(args):
         os.replace(state_file.with_suffix(".tmp"), state_file)
         save(args.out, head)
 
-    while progress["seconds"] < total:
+    while (share := progress["step"] / args.steps if args.steps else progress["seconds"] / total) < 1:
         began = time.monotonic()
-        share = progress["seconds"] / total
         train.set_rates(opts, args, progress["step"], share)
         if progress["step"] % FRESH_EVERY == 0 or not kept:
             ids, weights = next(batches)
@@ -147,6 +147,8 @@ def main():
     args.add_argument("--model", type=Path, required=True, help="exported folder with the trunk to draft for")
     args.add_argument("--out", type=Path, required=True, help="file for the trained head; its state lies beside it")
     args.add_argument("--minutes", type=float, default=30, help="training time, pauses not counted (default: 30)")
+    args.add_argument("--steps", type=int, help="train for so many steps instead of --minutes, where the machine is shared and time says little")
+    args.add_argument("--go-on", action="store_true", help="start from the head in --model instead of a new one")
     args.add_argument("--threads", type=int, default=1, help="CPU threads of each process (default: 1)")
     args.add_argument("--processes", type=int, default=os.cpu_count(), help="processes that share the work (default: one per core)")
     args.add_argument("--muon-lr", type=float, default=2e-3, help="step size of the matrices")
