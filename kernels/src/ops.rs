@@ -219,6 +219,11 @@ pub trait Ops: Send + Sync {
     /// Name of the backend for messages: `cpu`, `cuda`, `emulated`.
     fn device(&self) -> &'static str;
 
+    /// The device, its driver and whatever else changes what it computes, in words.
+    fn identity(&self) -> String {
+        self.device().to_owned()
+    }
+
     /// Bytes that may be allocated on the device now; None where that is the host's memory.
     fn available_memory(&self) -> Option<u64> {
         None

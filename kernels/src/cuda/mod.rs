@@ -132,6 +132,11 @@ impl Ops for Cuda {
         self.gpu.device()
     }
 
+    fn identity(&self) -> String {
+        let Properties { name, capability: (major, minor), driver, .. } = self.properties();
+        if driver.is_empty() { name.clone() } else { format!("{name} ({major}.{minor}), driver {driver}") }
+    }
+
     fn decode_rows(&self) -> Option<usize> {
         Some(DECODE_ROWS)
     }

@@ -10,6 +10,7 @@ mod error;
 pub mod histogram;
 mod load;
 mod pages;
+mod proof;
 mod queue;
 mod random;
 mod request;

@@ -7,13 +7,14 @@ use std::{
 };
 
 use hearth_checkpoint::{Checkpoint, CheckpointError};
-use hearth_kernels::{Device, OpError, Ops, ops::Pass};
+use hearth_kernels::{Device, OpError, Ops, ops::Pass, selftest::Scale};
 use hearth_model::{Budget, KvType, LoadOptions, LoadStage, Model, ModelError, ModelSpec, family};
 use serde_json::Value;
 
 use crate::{
     board::{Board, loading},
     engine::{Loaded, Served},
+    proof,
     runner::{Limits, Runner},
     sampler::Sampling,
     split::parts,
@@ -59,16 +60,21 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         Fault::new("device_unknown", sentence(&error), "Choose one of these with --device, or leave it out.")
     })?;
     // Before the checkpoint is read: a GPU that cannot be used is known within a moment.
-    let opened = device.open(request.threads).map_err(|error| match error {
-        OpError::Unavailable { .. } => {
-            Fault::new("device_unavailable", sentence(&error), "Or run with --device cpu.")
-        }
-        _ => Fault::new("device_failed", sentence(&error), "Free some memory and try again."),
-    })?;
+    let opened = device.open(request.threads).map_err(device_fault)?;
     if let Some(notice) = &opened.notice {
         tracing::info!("computing on the CPU ({notice})");
     }
-    let ops = opened.ops;
+    let mut ops = opened.ops;
+    if ops.device() == "cuda"
+        && let Err(fault) =
+            proof::require(ops.as_ref(), Scale::Full, proof::folder().as_deref(), &mut || board.beat())
+    {
+        if device != Device::Auto {
+            return Err(fault);
+        }
+        tracing::error!(evidence = ?fault.evidence, "{} Computing on the CPU.", fault.message);
+        ops = Device::Cpu.open(request.threads).map_err(device_fault)?.ops;
+    }
     let checkpoint = match &request.folder {
         Some(folder) => Checkpoint::open(folder),
         None => Checkpoint::builtin(),
@@ -118,6 +124,15 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
     Ok(Loaded { runner: model, served })
+}
+
+fn device_fault(error: OpError) -> Fault {
+    match error {
+        OpError::Unavailable { .. } => {
+            Fault::new("device_unavailable", sentence(&error), "Or run with --device cpu.")
+        }
+        _ => Fault::new("device_failed", sentence(&error), "Free some memory and try again."),
+    }
 }
 
 fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Fault> {
