@@ -17,7 +17,7 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::Body,
+    body::{Body, HttpBody},
     extract::{Path, Request, State},
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header},
     response::IntoResponse,
@@ -100,13 +100,18 @@ async fn forward(State(gateway): State<Gateway>, request: Request) -> Response<B
     };
     gateway.started.fetch_add(1, Ordering::Relaxed);
     let (parts, body) = request.into_parts();
+    let too_large = || {
+        let message =
+            format!("The request body is larger than {} bytes. Send a smaller one.", gateway.limits.body);
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message).response()
+    };
+    // By the announced length first: nobody should have to send what will be refused.
+    if body.size_hint().lower() > gateway.limits.body as u64 {
+        return too_large();
+    }
     let body = match Limited::new(body, gateway.limits.body).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            let message =
-                format!("The request body is larger than {} bytes. Send a smaller one.", gateway.limits.body);
-            return Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message).response();
-        }
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => return too_large(),
         Err(error) => {
             let message = format!("The request body could not be read: {error}. Send it again.");
             return Refusal::new(StatusCode::BAD_REQUEST, "unreadable_body", message).response();

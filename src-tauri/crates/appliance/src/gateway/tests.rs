@@ -229,6 +229,30 @@ async fn a_body_too_large_to_keep_is_refused_before_the_engine_sees_it() {
 }
 
 #[tokio::test]
+async fn a_body_that_announces_too_much_is_refused_before_it_is_sent() {
+    use tower_service::Service;
+    /// Announces a length, and never sends a byte.
+    struct Announced;
+    impl axum::body::HttpBody for Announced {
+        type Data = axum::body::Bytes;
+        type Error = std::convert::Infallible;
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
+            std::task::Poll::Pending
+        }
+        fn size_hint(&self) -> hyper::body::SizeHint {
+            hyper::body::SizeHint::with_exact(11)
+        }
+    }
+    let stage = Stage::new(Limits { body: 10, ..quick() });
+    let request = Request::post("/v1/chat/completions").body(Body::new(Announced)).unwrap();
+    let response = stage.routes.clone().call(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
 async fn the_configured_model_is_listed_while_nothing_runs() {
     use tower_service::Service;
     let stage = Stage::new(quick());
