@@ -256,7 +256,7 @@ export const strings = {
     maxRequests: "Requests at once",
     maxRequestsNote: "More wait in line. Each keeps its own state.",
     kv: "KV cache",
-    kvNote: "f32 takes twice the memory of bf16.",
+    kvNote: "f32 takes twice the memory of bf16, fp8 half, nvfp4 about a quarter; these two round more.",
     exact: "Exact prefill",
     exactNote: "Warm and cold runs agree to the last bit; on a GPU, prompts are read more slowly.",
     plan: "What it needs",
