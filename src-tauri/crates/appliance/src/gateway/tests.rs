@@ -248,7 +248,9 @@ async fn a_body_that_announces_too_much_is_refused_before_it_is_sent() {
     }
     let stage = Stage::new(Limits { body: 10, ..quick() });
     let request = Request::post("/v1/chat/completions").body(Body::new(Announced)).unwrap();
-    let response = stage.routes.clone().call(request).await.unwrap();
+    let mut routes = stage.routes.clone();
+    let asked = tokio::time::timeout(std::time::Duration::from_secs(20), routes.call(request));
+    let response = asked.await.expect("an answer without the body").unwrap();
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
 }
 
