@@ -74,6 +74,33 @@ fn a_newcomer_starts_asks_and_stops_and_the_port_answers_throughout() {
 }
 
 #[test]
+fn a_request_that_is_refused_is_a_row_in_the_history_with_its_code() {
+    let plot = Plot::new();
+    let house = plot.up(&[]);
+    assert_eq!(house.chat(8, false).status, 503, "no engine runs");
+    house.serve();
+    let chat = |model: &str, tokens: u64| json!({ "model": model, "messages": [{ "role": "user", "content": "Hi" }], "max_tokens": tokens });
+    assert_eq!(house.post("/v1/chat/completions", json!([1])).status, 400);
+    assert_eq!(house.post("/v1/chat/completions", chat("gpt-9", 1)).status, 404);
+    assert_eq!(house.post("/v1/completions", json!({ "model": "ember", "prompt": [] })).status, 400);
+    assert_eq!(house.post("/v1/chat/completions", chat("ember", 1 << 30)).status, 400);
+    assert_eq!(house.post("/v1/chat/completions", chat("ember", 2)).status, 200);
+    let mut rows = requests(&house, 6);
+    rows.reverse();
+    let codes: Vec<&str> = rows.iter().map(|row| row["error_code"].as_str().unwrap_or("none")).collect();
+    let (refused, answered) = codes.split_at(5);
+    let expected =
+        ["engine_stopped", "invalid_json", "model_not_found", "empty_prompt", "context_length_exceeded"];
+    assert_eq!(refused, expected, "{rows:?}");
+    assert_eq!((answered, &rows[5]["finish"]), (&["none"][..], &json!("length")));
+    for row in &rows[..5] {
+        assert_eq!((&row["finish"], &row["output_tokens"]), (&json!("refused"), &Value::Null), "{row}");
+        assert!(row["error"].as_str().is_some_and(|sentence| sentence.len() > 10), "{row}");
+        assert!(row["id"].as_str().is_some_and(|id| id.starts_with("req-")), "{row}");
+    }
+}
+
+#[test]
 fn the_text_of_requests_is_kept_nowhere() {
     let plot = Plot::new();
     let house = plot.up(&["--start"]);

@@ -149,12 +149,12 @@ export function requests(scene: Scene): RequestRecord[] {
   const now = Date.now();
   const row = (row: number, over: Partial<RequestRecord>): RequestRecord => ({
     row, id: `chat-${row}`, kind: "chat", model: "ember", started_ms: now - (12 - row) * 41000, total_s: 2.4, prompt_tokens: 58,
-    cached_tokens: 0, output_tokens: 96, queue_s: 0, ttft_s: 0.31, decode_tok_s: 338.4, finish: "stop", error: null, ...over,
+    cached_tokens: 0, output_tokens: 96, queue_s: 0, ttft_s: 0.31, decode_tok_s: 338.4, finish: "stop", error: null, error_code: null, ...over,
   });
   return [
     row(9, { prompt_tokens: 2118, output_tokens: 1024, ttft_s: 0.38, finish: "length" }),
     row(8, { prompt_tokens: 1840, cached_tokens: 1784, output_tokens: 86, ttft_s: 0.09, queue_s: 1.4 }),
-    row(7, { prompt_tokens: 5097, cached_tokens: null, output_tokens: null, ttft_s: null, decode_tok_s: null, queue_s: null, finish: "error", error: "The prompt has 5 097 tokens; the context is 4 096." }),
+    row(7, { prompt_tokens: 5097, cached_tokens: null, output_tokens: null, ttft_s: null, decode_tok_s: null, queue_s: null, finish: "refused", error: "The prompt has 5 097 tokens; the context is 4 096.", error_code: "context_length_exceeded" }),
     row(6, { kind: "completion", output_tokens: 12, decode_tok_s: 301.2 }),
     row(5, { finish: "cancelled", output_tokens: 31 }),
     ...[4, 3, 2, 1].map((n) => row(n, { prompt_tokens: 40 + n * 7, output_tokens: 60 + n * 13 })),

@@ -197,6 +197,7 @@ export const strings = {
     phases: { queued: "waiting", prefill: "reading prompt", decode: "writing" } as Record<string, string>,
     prefill: (share: string) => `reading prompt, ${share}`,
     finishes: { stop: "stop", length: "length", cancelled: "cancelled", error: "error" } as Record<string, string>,
+    refused: (code: string | null) => (code === null ? "refused" : `refused: ${code}`),
   },
 
   notices: { label: "Notices" },

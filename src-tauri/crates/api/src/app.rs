@@ -14,13 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hearth_engine::{Engine, EngineError, Served};
+use hearth_engine::{Engine, EngineError, Served, status::RequestKind};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    ApiError, chat, completions, fields::Fields, identity, metrics, models, state, template::ChatTemplate,
+    ApiError, chat, completions, error::Refused, fields::Fields, identity, metrics, models, state,
+    template::ChatTemplate,
 };
 
 /// How many prompts are encoded at once; each takes a core and some memory.
@@ -92,7 +93,16 @@ async fn wrong_method(request: Request) -> ApiError {
     ApiError::wrong_method(request.method().as_str(), request.uri().path())
 }
 
-/// Names the request, checks its key, and logs how it went. Bodies are never logged.
+/// The kind of request that comes by a path; None where nothing is generated.
+fn kind_of(path: &str) -> Option<RequestKind> {
+    match path {
+        "/v1/chat/completions" => Some(RequestKind::Chat),
+        "/v1/completions" => Some(RequestKind::Completion),
+        _ => None,
+    }
+}
+
+/// Names the request, checks its key, logs how it went, and records it if it was refused. Bodies are never logged.
 async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let id = identity::request_id(request.headers());
@@ -110,6 +120,10 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
     if path.starts_with("/v1") || !response.status().is_success() {
         let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis() as u64);
         tracing::info!(%method, path, status, ms, id, "answered");
+    }
+    let refused = response.extensions_mut().remove::<Refused>();
+    if let (Some(kind), Some(Refused(fault))) = (kind_of(&path), refused) {
+        app.engine().refuse(id.clone(), kind, fault);
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(identity::REQUEST_ID, value);

@@ -25,7 +25,13 @@ pub struct ApiError {
     pub param: Option<String>,
     /// Seconds after which trying again may help.
     pub retry_after_s: Option<u32>,
+    /// True: the engine had taken the request, and has written its end in the history.
+    pub taken: bool,
 }
+
+/// Left in the extensions of an answer that refuses a request the engine never took.
+#[derive(Debug, Clone)]
+pub struct Refused(pub Fault);
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, code: &str, message: impl Into<String>) -> ApiError {
@@ -36,6 +42,7 @@ impl ApiError {
             message: message.into(),
             param: None,
             retry_after_s: None,
+            taken: false,
         }
     }
 
@@ -103,7 +110,10 @@ impl ApiError {
 
     /// 500: a fault of the engine.
     pub fn failed(fault: &Fault) -> ApiError {
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", &fault.code, fault.to_string())
+        ApiError {
+            taken: true,
+            ..ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", &fault.code, fault.to_string())
+        }
     }
 
     /// 500: the engine ended in the middle of an answer.
@@ -156,7 +166,7 @@ impl From<EngineError> for ApiError {
             | EngineError::EmptyPrompt
             | EngineError::UnknownToken { .. } => ApiError::invalid(error.code(), error.fault().to_string()),
             EngineError::Tokenizer { .. } | EngineError::Step { .. } | EngineError::Load { .. } => {
-                ApiError::failed(&error.fault())
+                ApiError { taken: false, ..ApiError::failed(&error.fault()) }
             }
         }
     }
@@ -167,6 +177,10 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if !self.taken {
+            let next_step = self.param.map_or_else(String::new, |param| format!("Look at '{param}'."));
+            response.extensions_mut().insert(Refused(Fault::new(self.code, self.message, next_step)));
         }
         response
     }

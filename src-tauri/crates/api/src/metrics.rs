@@ -52,9 +52,12 @@ fn text(app: &App) -> String {
         out,
         "# HELP hearth_requests_total Requests that ended.\n# TYPE hearth_requests_total counter"
     );
-    for (end, count) in
-        [("ok", c.requests_ok), ("error", c.requests_failed), ("cancelled", c.requests_cancelled)]
-    {
+    for (end, count) in [
+        ("ok", c.requests_ok),
+        ("error", c.requests_failed),
+        ("cancelled", c.requests_cancelled),
+        ("refused", c.requests_refused),
+    ] {
         let _ = writeln!(out, "hearth_requests_total{{end=\"{end}\"}} {count}");
     }
     let state = app.engine().board().lock();

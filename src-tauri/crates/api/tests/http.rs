@@ -11,7 +11,7 @@ use hearth_api::{ApiOptions, router};
 use hearth_engine::{
     Engine, LoadRequest, Loaded, Sampling, Served, Tokenizer,
     runner::{Limits, Runner},
-    status::{EngineMemory, EnginePhase, EngineStatus, RequestEnd},
+    status::{EngineMemory, EnginePhase, EngineStatus, RequestEnd, RequestKind},
 };
 use hearth_model::KvType;
 use http_body_util::BodyExt;
@@ -121,6 +121,33 @@ async fn the_context_is_full_to_the_last_token_and_not_one_further() {
     assert_eq!(answer["error"]["code"], "context_length_exceeded");
     let message = answer["error"]["message"].as_str().expect("a sentence");
     assert!(message.contains("1024 tokens") && message.contains("1025 tokens"), "{message}");
+}
+
+#[tokio::test]
+async fn a_refused_request_is_recorded_and_counted_and_other_refusals_are_not() {
+    let (engine, router) = ember(ApiOptions::default()).await;
+    let chat = "/v1/chat/completions";
+    call(&router, "POST", chat, "nonsense").await;
+    post(&router, chat, json!({"model": "gpt-9"})).await;
+    post(&router, "/v1/completions", json!({"model": "ember", "prompt": [100], "max_tokens": CONTEXT})).await;
+    call(&router, "GET", "/v1/nothing", "").await;
+    call(&router, "GET", "/v1/models/gpt-9", "").await;
+    let status = engine.status(0);
+    let rows: Vec<_> = status
+        .finished
+        .iter()
+        .map(|r| (r.kind, r.finish, r.error.as_ref().map_or("", |fault| fault.code.as_str())))
+        .collect();
+    let refused = |kind, code| (kind, RequestEnd::Refused, code);
+    assert_eq!(
+        rows,
+        [
+            refused(RequestKind::Chat, "invalid_json"),
+            refused(RequestKind::Chat, "model_not_found"),
+            refused(RequestKind::Completion, "context_length_exceeded"),
+        ]
+    );
+    assert_eq!((status.counters.requests_refused, status.counters.requests_failed), (3, 0));
 }
 
 #[tokio::test]

@@ -123,6 +123,11 @@ impl BoardState {
             RequestEnd::Stop | RequestEnd::Length => self.counters.requests_ok += 1,
             RequestEnd::Cancelled => self.counters.requests_cancelled += 1,
             RequestEnd::Error => self.counters.requests_failed += 1,
+            RequestEnd::Refused => self.counters.requests_refused += 1,
+        }
+        if request.finish == RequestEnd::Refused {
+            // It neither waited nor was worked on, so it has no place among the times.
+            return self.remember(request);
         }
         self.queue.observe(request.queue_s);
         self.whole.observe((request.ended_ms - request.started_ms).max(0.0) / 1e3);
@@ -132,8 +137,14 @@ impl BoardState {
         if let Some(seconds) = request.decode_s.filter(|_| request.output_tokens > 1) {
             self.between_tokens.observe(seconds / f64::from(request.output_tokens - 1));
         }
+        self.remember(request);
+    }
+
+    fn remember(&mut self, request: FinishedRequest) {
         if self.finished.len() == REMEMBERED {
-            self.finished.pop_front();
+            // A client that is refused again and again must not push out what was answered.
+            let refused = self.finished.iter().position(|r| r.finish == RequestEnd::Refused);
+            self.finished.remove(refused.unwrap_or(0));
         }
         self.finished.push_back(request);
     }
@@ -141,7 +152,8 @@ impl BoardState {
     /// Seconds until a place in the queue is likely: the recent requests' mean time in a slot, shared by the slots.
     pub fn retry_after_s(&self, queued: usize) -> u32 {
         let slots = self.model.as_ref().map_or(1, |m| m.max_requests.max(1));
-        let recent = self.finished.iter().rev().take(32);
+        let taken = self.finished.iter().rev().filter(|r| r.finish != RequestEnd::Refused);
+        let recent = taken.take(32);
         let (sum, count) = recent.fold((0.0, 0u32), |(sum, count), r| {
             (sum + ((r.ended_ms - r.started_ms) / 1e3 - r.queue_s).max(0.0), count + 1)
         });
@@ -184,6 +196,19 @@ mod tests {
         assert_eq!(numbers, (45..=300).collect::<Vec<_>>());
         assert_eq!(state.counters.requests_ok, 300);
         assert_eq!(state.between_tokens.sum(), 600.0);
+    }
+
+    #[test]
+    fn refused_requests_are_remembered_but_push_out_nothing_and_count_for_no_time() {
+        let board = Board::default();
+        (0..200).for_each(|_| board.lock().finish(ended(RequestEnd::Stop)));
+        (0..900).for_each(|_| board.lock().finish(ended(RequestEnd::Refused)));
+        let state = board.lock();
+        let refused = state.finished.iter().filter(|r| r.finish == RequestEnd::Refused).count();
+        assert_eq!((state.finished.len(), refused), (256, 56));
+        assert!(state.finished.iter().is_sorted_by_key(|r| r.seq));
+        assert_eq!((state.counters.requests_refused, state.counters.requests_ok), (900, 200));
+        assert_eq!((state.whole.total(), state.finished.back().map(|r| r.seq)), (200, Some(1100)));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::{
     request::{Event, Request},
     runner::{Limits, Runner},
     sampler::Sampling,
-    status::{EnginePhase, EngineStatus, Fault},
+    status::{EnginePhase, EngineStatus, Fault, FinishedRequest, RequestEnd, RequestKind},
     step::Worker,
     tokenizer::Tokenizer,
 };
@@ -227,6 +227,27 @@ impl Engine {
                 Err(EngineError::Full { queued, retry_after_s: self.board.lock().retry_after_s(queued) })
             }
         }
+    }
+
+    /// Records a request that was refused before it was submitted, or by [`Engine::submit`], so that whoever looks for it
+    /// finds it among those that ended.
+    pub fn refuse(&self, id: String, kind: RequestKind, fault: Fault) {
+        let now = unix_ms();
+        self.board.lock().finish(FinishedRequest {
+            seq: 0,
+            id,
+            kind,
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            output_tokens: 0,
+            queue_s: 0.0,
+            ttft_s: None,
+            decode_s: None,
+            finish: RequestEnd::Refused,
+            error: Some(fault),
+            started_ms: now,
+            ended_ms: now,
+        });
     }
 
     /// From now on takes no new requests, finishes those it has, and ends; after `limit` they are cut off. Call it from

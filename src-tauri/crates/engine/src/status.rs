@@ -126,6 +126,8 @@ pub struct EngineCounters {
     pub requests_failed: u64,
     /// Requests whose client went away.
     pub requests_cancelled: u64,
+    /// Requests that were refused before any work for them began.
+    pub requests_refused: u64,
 }
 
 /// What is done for a request at the moment.
@@ -183,13 +185,15 @@ pub enum RequestEnd {
     Cancelled,
     /// A fault; see `error`.
     Error,
+    /// It was never taken: a bad request, or no room. See `error`.
+    Refused,
 }
 
 /// A request that ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[ts(export)]
 pub struct FinishedRequest {
-    /// Ascending without gaps; ask for those after the last one you saw.
+    /// Ascending; ask for those after the last one you saw.
     pub seq: u64,
     /// `x-request-id`.
     pub id: String,
@@ -209,7 +213,7 @@ pub struct FinishedRequest {
     pub decode_s: Option<f64>,
     /// How it ended.
     pub finish: RequestEnd,
-    /// Why, if it failed.
+    /// Why, if it failed or was refused.
     pub error: Option<Fault>,
     /// Unix milliseconds of arrival.
     pub started_ms: f64,

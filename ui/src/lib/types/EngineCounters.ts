@@ -39,4 +39,8 @@ requests_failed: number,
 /**
  * Requests whose client went away.
  */
-requests_cancelled: number, };
+requests_cancelled: number, 
+/**
+ * Requests that were refused before any work for them began.
+ */
+requests_refused: number, };

@@ -8,7 +8,7 @@ import type { RequestKind } from "./RequestKind";
  */
 export type FinishedRequest = { 
 /**
- * Ascending without gaps; ask for those after the last one you saw.
+ * Ascending; ask for those after the last one you saw.
  */
 seq: number, 
 /**
@@ -48,7 +48,7 @@ decode_s: number | null,
  */
 finish: RequestEnd, 
 /**
- * Why, if it failed.
+ * Why, if it failed or was refused.
  */
 error: Fault | null, 
 /**

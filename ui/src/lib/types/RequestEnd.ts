@@ -3,4 +3,4 @@
 /**
  * How a request ended.
  */
-export type RequestEnd = "stop" | "length" | "cancelled" | "error";
+export type RequestEnd = "stop" | "length" | "cancelled" | "error" | "refused";

@@ -53,10 +53,14 @@ ttft_s: number | null,
  */
 decode_tok_s: number | null, 
 /**
- * `stop`, `length`, `cancelled`, `error`.
+ * `stop`, `length`, `cancelled`, `error`, `refused`.
  */
 finish: string, 
 /**
- * One sentence, if it failed.
+ * One sentence, if it failed or was refused.
  */
-error: string | null, };
+error: string | null, 
+/**
+ * The same for machines: `context_length_exceeded` and the like.
+ */
+error_code: string | null, };

@@ -245,7 +245,7 @@ fn record(ended: &Ended) -> RequestRecord {
         total_s: ((request.ended_ms - request.started_ms) / 1000.0).max(0.0),
         prompt_tokens: (!failed_early).then_some(prompt_tokens),
         cached_tokens: (!failed_early).then_some(cached_tokens),
-        output_tokens: Some(output_tokens),
+        output_tokens: (request.finish != RequestEnd::Refused).then_some(output_tokens),
         queue_s: (!failed_early).then_some(request.queue_s),
         ttft_s: request.ttft_s,
         decode_tok_s: request.decode_s.filter(|s| *s > 0.0 && after_first > 0.0).map(|s| after_first / s),
@@ -254,8 +254,10 @@ fn record(ended: &Ended) -> RequestRecord {
             RequestEnd::Length => "length",
             RequestEnd::Cancelled => "cancelled",
             RequestEnd::Error => "error",
+            RequestEnd::Refused => "refused",
         }
         .into(),
         error: request.error.as_ref().map(|fault| fault.message.clone()),
+        error_code: request.error.as_ref().map(|fault| fault.code.clone()),
     }
 }

@@ -312,10 +312,12 @@ pub struct RequestRecord {
     pub ttft_s: Option<f64>,
     /// Tokens per second after the first.
     pub decode_tok_s: Option<f64>,
-    /// `stop`, `length`, `cancelled`, `error`.
+    /// `stop`, `length`, `cancelled`, `error`, `refused`.
     pub finish: String,
-    /// One sentence, if it failed.
+    /// One sentence, if it failed or was refused.
     pub error: Option<String>,
+    /// The same for machines: `context_length_exceeded` and the like.
+    pub error_code: Option<String>,
 }
 
 /// Samples of the charts, oldest first; null is a gap, not zero.

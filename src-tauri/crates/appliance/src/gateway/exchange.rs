@@ -85,7 +85,7 @@ impl Call {
     /// Gets an answer, from as many engines as it takes within the limits.
     pub(crate) async fn answer(&mut self) -> Result<Answer, Refusal> {
         loop {
-            let target = self.open_target().await?;
+            let target = self.open_target().await.inspect_err(|refusal| self.report_refused(refusal))?;
             self.asked = Some(target.generation);
             match self.attempt(&target).await {
                 Ok(answer) => return Ok(answer),
@@ -108,17 +108,26 @@ impl Call {
 
     /// Tells the history of a request whose engine died after `tokens` events with a token; the engine cannot tell any more.
     pub(crate) fn report_lost(&self, tokens: u32) {
+        let fault = Fault::new(
+            "engine_restarted",
+            "The engine ended while it answered this request.",
+            "Send the request again; open the log if it happens often.",
+        );
+        self.report(RequestEnd::Error, fault, tokens);
+    }
+
+    /// Tells the history of a request that no engine has seen.
+    pub(crate) fn report_refused(&self, refusal: &Refusal) {
+        self.report(RequestEnd::Refused, Fault::new(&refusal.code, &refusal.message, ""), 0);
+    }
+
+    fn report(&self, finish: RequestEnd, fault: Fault, tokens: u32) {
         let id = self.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
         let kind = match self.uri.path() {
             "/v1/chat/completions" => RequestKind::Chat,
             "/v1/completions" => RequestKind::Completion,
             _ => return,
         };
-        let fault = Fault::new(
-            "engine_restarted",
-            "The engine ended while it answered this request.",
-            "Send the request again; open the log if it happens often.",
-        );
         let request = FinishedRequest {
             seq: 0,
             id: id.into(),
@@ -129,7 +138,7 @@ impl Call {
             queue_s: 0.0,
             ttft_s: None,
             decode_s: None,
-            finish: RequestEnd::Error,
+            finish,
             error: Some(fault),
             started_ms: self.started_ms,
             ended_ms: now_ms(),

@@ -91,35 +91,40 @@ impl Gateway {
 
 /// Anything under /v1: read whole, carried to the engine, answered whole or as a stream.
 async fn forward(State(gateway): State<Gateway>, request: Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let mut headers = parts.headers;
+    headers.entry("x-request-id").or_insert_with(request_id);
+    let mut call = gateway.call(parts.method, parts.uri, &headers, Bytes::new());
+    let refuse = |call: &Call, refusal: Refusal| {
+        call.report_refused(&refusal);
+        refusal.response()
+    };
     let Ok(_place) = gateway.places.clone().try_acquire_owned() else {
         let message =
             format!("More than {} requests are waiting. Try again in a moment.", gateway.limits.requests);
-        return Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message)
-            .retry_after(1)
-            .response();
+        let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", message);
+        return refuse(&call, refusal.retry_after(1));
     };
     gateway.started.fetch_add(1, Ordering::Relaxed);
-    let (parts, body) = request.into_parts();
     let too_large = || {
         let message =
             format!("The request body is larger than {} bytes. Send a smaller one.", gateway.limits.body);
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message).response()
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
     };
     // By the announced length first: nobody should have to send what will be refused.
     if body.size_hint().lower() > gateway.limits.body as u64 {
-        return too_large();
+        return refuse(&call, too_large());
     }
-    let body = match Limited::new(body, gateway.limits.body).collect().await {
+    call.body = match Limited::new(body, gateway.limits.body).collect().await {
         Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => return too_large(),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            return refuse(&call, too_large());
+        }
         Err(error) => {
             let message = format!("The request body could not be read: {error}. Send it again.");
-            return Refusal::new(StatusCode::BAD_REQUEST, "unreadable_body", message).response();
+            return refuse(&call, Refusal::new(StatusCode::BAD_REQUEST, "unreadable_body", message));
         }
     };
-    let mut headers = parts.headers;
-    headers.entry("x-request-id").or_insert_with(request_id);
-    let mut call = gateway.call(parts.method, parts.uri, &headers, body);
     match call.answer().await {
         Ok(Answer::Whole(response)) => whole(response),
         Ok(Answer::Events(response, link)) => relay::relay(call, response, link),

@@ -7,6 +7,7 @@ use axum::{
     body::Body,
     http::{Request, Response, StatusCode, header},
 };
+use hearth_engine::status::RequestEnd;
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -102,16 +103,25 @@ async fn text(response: Response<Body>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
+/// The code of the one request in the history, which was refused.
+fn refused(stage: &mut Stage) -> String {
+    let ended = stage.ended.try_recv().expect("it is told").request;
+    assert!(stage.ended.try_recv().is_err(), "and told once");
+    assert!(ended.id.starts_with("req-") && ended.finish == RequestEnd::Refused, "{ended:?}");
+    ended.error.expect("a refusal has a reason").code
+}
+
 fn quick() -> Limits {
     Limits { wait: Duration::from_secs(30), ..Limits::default() }
 }
 
 #[tokio::test]
 async fn without_an_engine_the_port_answers_and_says_when_to_come_back() {
-    let stage = Stage::new(quick());
+    let mut stage = Stage::new(quick());
     let response = stage.ask().await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(response.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(refused(&mut stage), "engine_stopped");
     let error: serde_json::Value = serde_json::from_str(&text(response).await).unwrap();
     assert_eq!(error["error"]["code"], "engine_stopped");
     assert_eq!(error["error"]["type"], "server_error");
@@ -221,10 +231,11 @@ async fn a_client_that_goes_away_takes_its_request_with_it() {
 
 #[tokio::test]
 async fn a_body_too_large_to_keep_is_refused_before_the_engine_sees_it() {
-    let stage = Stage::new(Limits { body: 10, ..quick() });
+    let mut stage = Stage::new(Limits { body: 10, ..quick() });
     let mut requests = stage.engine(1, answer("{}"));
     let response = stage.ask().await;
     assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(refused(&mut stage), "request_too_large");
     assert!(requests.try_recv().is_err());
 }
 

@@ -142,6 +142,7 @@ mod tests {
             decode_tok_s: Some(12.5),
             finish: "stop".into(),
             error: None,
+            error_code: None,
         }
     }
 
@@ -151,7 +152,13 @@ mod tests {
         let path = folder.path().join("history.db");
         let (history, notice) = History::open(&path);
         assert_eq!(notice, None);
-        let first = history.add(request("a")).await;
+        let refused = RequestRecord {
+            finish: "refused".into(),
+            error: Some("The body is empty.".into()),
+            error_code: Some("empty_body".into()),
+            ..request("a")
+        };
+        let first = history.add(refused).await;
         let second = history.add(request("b")).await;
         assert!(second.row > first.row);
         history.sample(Sample { t_ms: 10_000.0, decode_tok_s: Some(40.0), ..Sample::default() });
@@ -163,6 +170,45 @@ mod tests {
         assert_eq!(rows[1], first);
         let chart = history.chart(11_000.0, 60).await;
         assert_eq!((chart.decode_tok_s, chart.events.len()), (vec![Some(40.0)], 1));
+    }
+
+    #[tokio::test]
+    async fn a_history_of_the_first_version_is_read_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        let old = rusqlite::Connection::open(&path).unwrap();
+        old.execute_batch(
+            "CREATE TABLE requests (row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, kind TEXT NOT NULL,
+                model TEXT NOT NULL, started_ms REAL NOT NULL, total_s REAL NOT NULL, prompt_tokens INTEGER,
+                cached_tokens INTEGER, output_tokens INTEGER, queue_s REAL, ttft_s REAL, decode_tok_s REAL,
+                finish TEXT NOT NULL, error TEXT);
+             INSERT INTO requests (id, kind, model, started_ms, total_s, finish) VALUES ('old', 'chat', 'm', 1, 2, 'stop');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(old);
+        let (history, notice) = History::open(&path);
+        assert_eq!(notice, None);
+        history.add(RequestRecord { error_code: Some("empty_body".into()), ..request("new") }).await;
+        drop(history);
+        let rows = History::open(&path).0.requests(10).await;
+        let codes: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.error_code.as_deref())).collect();
+        assert_eq!(codes, [("new", Some("empty_body")), ("old", None)]);
+    }
+
+    #[tokio::test]
+    async fn refusals_push_out_other_refusals_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(&folder.path().join("history.db"));
+        history.add(request("answered")).await;
+        for i in 0..1010 {
+            history.add(RequestRecord { finish: "refused".into(), ..request(&format!("refused-{i}")) }).await;
+        }
+        let rows = history.requests(5000).await;
+        assert_eq!(
+            (rows.len(), rows[1000].id.as_str(), rows[999].id.as_str()),
+            (1001, "answered", "refused-10")
+        );
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ use crate::{
 
 /// Requests kept.
 const REQUESTS_KEPT: i64 = 10_000;
+/// Refused requests kept among them: a client that is refused again and again must not push out what was answered.
+const REFUSED_KEPT: i64 = 1000;
 /// Marks kept.
 const EVENTS_KEPT: i64 = 1000;
 
@@ -22,13 +24,17 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS requests (
         row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, kind TEXT NOT NULL, model TEXT NOT NULL,
         started_ms REAL NOT NULL, total_s REAL NOT NULL, prompt_tokens INTEGER, cached_tokens INTEGER,
-        output_tokens INTEGER, queue_s REAL, ttft_s REAL, decode_tok_s REAL, finish TEXT NOT NULL, error TEXT);
+        output_tokens INTEGER, queue_s REAL, ttft_s REAL, decode_tok_s REAL, finish TEXT NOT NULL, error TEXT,
+        error_code TEXT);
     CREATE TABLE IF NOT EXISTS samples (
         step INTEGER NOT NULL, t_ms REAL NOT NULL, decode_tok_s REAL, prefill_tok_s REAL, bandwidth_gb_s REAL,
         memory_bytes REAL, PRIMARY KEY (step, t_ms)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS events (
         row INTEGER PRIMARY KEY AUTOINCREMENT, t_ms REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
-    PRAGMA user_version = 1;";
+    PRAGMA user_version = 2;";
+
+/// Version 1 kept no codes.
+const FROM_1: &str = "ALTER TABLE requests ADD COLUMN error_code TEXT";
 
 pub(super) struct Store {
     db: Connection,
@@ -62,6 +68,10 @@ impl Store {
         if verdict != "ok" {
             return Err(failed(rusqlite::Error::InvalidParameterName(verdict)));
         }
+        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        if version == 1 {
+            db.execute_batch(FROM_1).map_err(failed)?;
+        }
         db.execute_batch(TABLES).map_err(failed)?;
         // A table of the same name from elsewhere passes the statements above; reading shows whether it is ours.
         db.prepare(REQUEST_COLUMNS).map_err(failed)?;
@@ -70,7 +80,8 @@ impl Store {
 
     pub(super) fn add_request(&self, r: &RequestRecord) -> f64 {
         let sql = "INSERT INTO requests (id, kind, model, started_ms, total_s, prompt_tokens, cached_tokens, output_tokens,
-            queue_s, ttft_s, decode_tok_s, finish, error) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)";
+            queue_s, ttft_s, decode_tok_s, finish, error, error_code)
+            VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)";
         let values = params![
             r.id,
             r.kind,
@@ -84,7 +95,8 @@ impl Store {
             r.ttft_s,
             r.decode_tok_s,
             r.finish,
-            r.error
+            r.error,
+            r.error_code
         ];
         if let Err(error) = self.db.execute(sql, values) {
             tracing::warn!(%error, "a request is missing from the history");
@@ -92,6 +104,9 @@ impl Store {
         }
         let row = self.db.last_insert_rowid();
         let _ = self.db.execute("DELETE FROM requests WHERE row <= ?1", [row - REQUESTS_KEPT]);
+        if r.finish == "refused" {
+            let _ = self.db.execute(OLD_REFUSALS, [REFUSED_KEPT]);
+        }
         row as f64
     }
 
@@ -112,6 +127,7 @@ impl Store {
                 decode_tok_s: row.get(11)?,
                 finish: row.get(12)?,
                 error: row.get(13)?,
+                error_code: row.get(14)?,
             })
         })
     }
@@ -184,9 +200,12 @@ impl Store {
     }
 }
 
+const OLD_REFUSALS: &str = "DELETE FROM requests WHERE finish = 'refused' AND row <=
+    (SELECT row FROM requests WHERE finish = 'refused' ORDER BY row DESC LIMIT 1 OFFSET ?1)";
+
 const REQUEST_COLUMNS: &str =
     "SELECT row, id, kind, model, started_ms, total_s, prompt_tokens, cached_tokens, output_tokens,
-    queue_s, ttft_s, decode_tok_s, finish, error FROM requests WHERE row > ?1";
+    queue_s, ttft_s, decode_tok_s, finish, error, error_code FROM requests WHERE row > ?1";
 
 /// Renames the file (and SQLite's side files, which belong to it) out of the way.
 fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
