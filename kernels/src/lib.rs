@@ -20,7 +20,7 @@ pub use dequantise::{E2M1, dequantise, e4m3};
 pub use device::Device;
 pub use error::OpError;
 pub use ops::Ops;
-pub use plan::MemoryPlan;
+pub use plan::{DeviceMemory, MemoryPlan, Needs, WeightShape};
 pub use tensor::{DType, Tensor};
 pub use weight::{Fp8Scales, Nvfp4Global, PackedWeight, Values, Weight, WeightFormat};
 

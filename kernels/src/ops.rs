@@ -6,7 +6,7 @@
 
 pub use crate::kv::{KvFormat, KvLayer};
 use crate::sample::SampleRow;
-use crate::{MemoryPlan, PackedWeight, Result, Tensor, Weight, tensor::DType};
+use crate::{DeviceMemory, PackedWeight, Result, Tensor, Weight, tensor::DType};
 
 /// Some consecutive rows of one sequence inside a pass.
 #[derive(Debug, Clone)]
@@ -229,13 +229,9 @@ pub trait Ops: Send + Sync {
         None
     }
 
-    /// Takes the memory of `plan` on the device, from which all that follows is given out and which it may not exceed.
-    /// For a device with nothing on it; where the host's memory is used, nothing happens.
-    ///
-    /// # Errors
-    /// [`crate::OpError::Plan`], with the plan as a table, if there is not that much.
-    fn plan(&self, _plan: &MemoryPlan) -> Result<()> {
-        Ok(())
+    /// The device's own memory, which a model plans; None where the host's is used.
+    fn memory(&self) -> Option<&dyn DeviceMemory> {
+        None
     }
 
     /// Bytes per second that the device reads from its memory, measured now; None where that is the host's memory, or

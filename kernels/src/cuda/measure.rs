@@ -55,7 +55,7 @@ impl Cuda {
             return Ok(None);
         }
         let bytes = usize::try_from(self.gpu.available()? / 8).unwrap_or(usize::MAX).min(1 << 30) & !0xffff;
-        let probe = Probe::new(&self.gpu, bytes)?;
+        let probe = Probe::new(self.slab.under(), bytes)?;
         let time = |kernel| {
             probe.launch(kernel)?;
             median(REPEATS, || self.gpu.time(&mut || (0..RUNS).try_for_each(|_| probe.launch(kernel))))
@@ -88,7 +88,7 @@ impl Cuda {
     /// Those of `body`; a fault of the device; no memory for twice the size of the cache.
     pub fn time_cold(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
         let probe = Probe::new(
-            &self.gpu,
+            self.slab.under(),
             usize::try_from(2 * self.gpu.properties().l2).unwrap_or(1 << 26).max(1 << 20),
         )?;
         median(REPEATS, || {

@@ -2,9 +2,11 @@
 //! through the emulator. One op family per file; this one names them.
 
 mod attention;
+mod counter;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
+mod gaps;
 mod gdn;
 pub(crate) mod gpu;
 mod linear;
@@ -15,6 +17,7 @@ mod moe;
 mod moe_prefill;
 mod pack;
 mod pass;
+mod planned;
 mod rows;
 mod sample;
 mod slab;
@@ -23,13 +26,14 @@ pub(crate) mod weight;
 
 pub use gpu::Properties;
 pub use measure::Bandwidth;
+pub(crate) use pass::Room;
 
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
 use crate::sample::SampleRow;
-use crate::{DType, MemoryPlan, OpError, Ops, PackedWeight, Result, Tensor, Weight};
+use crate::{DType, DeviceMemory, OpError, Ops, PackedWeight, Result, Tensor, Weight};
 use gpu::Gpu;
 use linear::Epilogue;
 use memory::DeviceBuffer;
@@ -46,6 +50,10 @@ pub(crate) const DECODE_ROWS: usize = 16;
 pub struct Cuda {
     /// The slab again, as the driver that everybody else takes it for.
     pub(crate) gpu: Arc<dyn Gpu>,
+    /// Where what ops keep for themselves grows: the slab; on a rehearsal, where it is not counted.
+    growing: Arc<dyn Gpu>,
+    /// Set on a rehearsal: counts.
+    counter: Option<Arc<counter::Counter>>,
     slab: Arc<Slab>,
     staged: Mutex<Staged>,
     graphs: Mutex<HashMap<GraphKey, u64>>,
@@ -87,7 +95,9 @@ impl Cuda {
         let gpu: Arc<dyn Gpu> = slab.clone();
         let staged = Mutex::new(Staged::new(&gpu)?);
         Ok(Cuda {
+            growing: gpu.clone(),
             gpu,
+            counter: None,
             slab,
             staged,
             graphs: Mutex::default(),
@@ -112,7 +122,9 @@ impl Cuda {
         if let Some(buffer) = working.get(name).filter(|buffer| buffer.bytes >= bytes) {
             return Ok(buffer.address);
         }
-        let buffer = DeviceBuffer::zeroed(&self.gpu, bytes.next_power_of_two().max(256))?;
+        // A rehearsal finds the largest size; without one, growing by doubles keeps moves few.
+        let bytes = if self.counter.is_some() { bytes } else { bytes.next_power_of_two() };
+        let buffer = DeviceBuffer::zeroed(&self.growing, bytes.max(256))?;
         let address = buffer.address;
         if let Some(old) = working.insert(name, buffer) {
             // A recorded graph may still name it.
@@ -145,8 +157,8 @@ impl Ops for Cuda {
         if self.properties().integrated { None } else { self.gpu.available().ok() }
     }
 
-    fn plan(&self, plan: &MemoryPlan) -> Result<()> {
-        self.slab.plan(plan)
+    fn memory(&self) -> Option<&dyn DeviceMemory> {
+        Some(self)
     }
 
     fn read_bandwidth(&self) -> Result<Option<f64>> {
@@ -164,7 +176,7 @@ impl Ops for Cuda {
         picks: usize,
         body: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        if pass.rows() > DECODE_ROWS {
+        if pass.rows() > DECODE_ROWS || self.counter.is_some() {
             return body();
         }
         let key = GraphKey {

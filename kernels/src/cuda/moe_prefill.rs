@@ -262,20 +262,26 @@ pub(super) fn down(
     out: u64,
 ) -> Result<()> {
     let (slots, hidden, max) = (layer.slots as usize, layer.hidden as usize, layer.max_inter as usize);
-    let strips = t.div_ceil((MOST_RESULTS / (slots * hidden * 4)).max(1));
+    let most = (MOST_RESULTS / (slots * hidden * 4)).max(1);
+    let strips = t.div_ceil(most);
     let rows = t.div_ceil(strips);
+    // Strips of fewer rows can be longer ones: so that a long pass asks for no less than a shorter one does.
+    let room = most.min(t);
     for first in (0..t).step_by(rows) {
         let at = |base: u64, width: usize| base + (first * width * 4) as u64;
         let layer = Layer { ids: at(layer.ids, slots), ..*layer };
         let (act, weights, out) = (at(act, slots * max), at(weights, slots), at(out, hidden));
-        down_strip(cuda, rows.min(t - first), act, &layer, experts, weights, out)?;
+        down_strip(cuda, rows.min(t - first), room, act, &layer, experts, weights, out)?;
     }
     Ok(())
 }
 
+/// One strip of `t` rows; working memory is taken for `room`.
+#[allow(clippy::too_many_arguments)]
 fn down_strip(
     cuda: &Cuda,
     t: usize,
+    room: usize,
     act: u64,
     layer: &Layer,
     experts: &Experts,
@@ -284,14 +290,15 @@ fn down_strip(
 ) -> Result<()> {
     const OP: &str = "moe_down";
     let groups = group(cuda, OP, t, layer)?;
-    let (pairs, hidden) = (t * layer.slots as usize, layer.hidden as usize);
+    let (slots, hidden) = (layer.slots as usize, layer.hidden as usize);
+    let pairs = t * slots;
     let width = (layer.max_inter as usize).next_multiple_of(64);
     let round = RoundArgs {
         x: act,
         ids: layer.ids,
         table: layer.down,
-        out: cuda.working("moe rounded act", pairs * width * 2)?,
-        undo: cuda.working("moe act undo", pairs * 4)?,
+        out: cuda.working("moe rounded act", room * slots * width * 2)?,
+        undo: cuda.working("moe act undo", room * slots * 4)?,
         rows: dim(OP, "rows", pairs)?,
         stride: layer.max_inter,
         cols: 0,
@@ -300,7 +307,7 @@ fn down_strip(
         bfloat: 0,
     };
     launch(cuda, "moe_round", [pairs.div_ceil(8), 1], 0, &round)?;
-    let each = cuda.working("moe results", pairs * hidden * 4)?;
+    let each = cuda.working("moe results", room * slots * hidden * 4)?;
     for kernel in kernels_of(&experts.down) {
         let args = ProductArgs {
             table: layer.down,

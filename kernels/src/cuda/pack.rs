@@ -46,7 +46,7 @@ pub(crate) fn tile_bytes(format: WeightFormat) -> usize {
 }
 
 /// The number by which kernels know a format.
-fn format_code(format: WeightFormat) -> u32 {
+pub(crate) fn format_code(format: WeightFormat) -> u32 {
     match format {
         WeightFormat::F32 => 0,
         WeightFormat::F16 => 1,

@@ -36,8 +36,8 @@ const HEAD: usize = size_of::<Head>();
 const _: () = assert!(HEAD == 96);
 
 /// How many elements the arrays hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Room {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Room {
     rows: usize,
     segments: usize,
     pages: usize,
@@ -78,6 +78,21 @@ impl Staged {
 }
 
 impl Staged {
+    /// The largest pass it holds.
+    pub fn room(&self) -> Room {
+        self.room
+    }
+
+    /// Makes room for passes of `room`, on `gpu`.
+    pub fn widen(&mut self, gpu: &std::sync::Arc<dyn super::gpu::Gpu>, room: Room) -> Result<()> {
+        let room = self.room.grown(room);
+        let larger = DeviceBuffer::zeroed(gpu, room.bytes())?;
+        self.outgrown.push(std::mem::replace(&mut self.buffer, larger));
+        (self.room, self.written) = (room, Vec::new());
+        self.moves += 1;
+        Ok(())
+    }
+
     /// Whether the staged pass asks for decode's arithmetic.
     pub fn exact(&self) -> bool {
         self.pass.exact
@@ -85,7 +100,7 @@ impl Staged {
 }
 
 impl Room {
-    fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         HEAD + 4 * (4 * self.rows + 4 * self.segments + self.segments * self.pages + self.picks)
     }
 
@@ -228,16 +243,19 @@ fn stage(
     };
     let room = staged.room.grown(need);
     if room != staged.room {
-        let larger = DeviceBuffer::zeroed(&cuda.gpu, room.bytes())?;
-        staged.outgrown.push(std::mem::replace(&mut staged.buffer, larger));
-        (staged.room, staged.written) = (room, Vec::new());
-        staged.moves += 1;
+        staged.widen(&cuda.growing, room)?;
     }
     let bytes = block(staged.buffer.address, room, pass, ids, picks);
     if bytes != staged.written {
         cuda.gpu.write(staged.buffer.address, &bytes)?;
-        staged.written = bytes;
-        (staged.pass, staged.ids, staged.picks) = (pass.clone(), ids.to_vec(), picks.to_vec());
+        (staged.written, staged.pass) = (bytes, pass.clone());
+    }
+    // Not only then: what ends in zeros leaves the same bytes as what is shorter.
+    if staged.ids != ids {
+        staged.ids = ids.to_vec();
+    }
+    if staged.picks != picks {
+        staged.picks = picks.to_vec();
     }
     Ok(staged.buffer.address)
 }

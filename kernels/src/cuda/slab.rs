@@ -4,13 +4,11 @@
 //!
 //! One block also wastes nothing: the driver packs small allocations into chunks of 2 MiB and rounds.
 
+use super::gaps::{ALIGN, Gaps, aligned};
 use super::gpu::{Bounce, Gpu, Launch, Properties};
+use crate::plan::refused;
 use crate::{MemoryPlan, OpError, Result};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// Alignment of every allocation.
-const ALIGN: u64 = 256;
 
 /// A device that gives out memory from its slab only, once there is a plan; until then, as the device does.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ struct Planned {
     plan: MemoryPlan,
     base: u64,
     bytes: u64,
-    state: State,
+    gaps: Gaps,
 }
 
 impl Slab {
@@ -37,7 +35,7 @@ impl Slab {
         self.planned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the memory of `plan` at once; from now on nothing is given out beyond it. What was given out before stays.
+    /// Takes the block of `plan` at once; from now on nothing is given out beyond it. What was given out before stays.
     ///
     /// # Errors
     /// [`OpError::Plan`] if the device has not got that much, for example because another program took it since the plan
@@ -45,84 +43,51 @@ impl Slab {
     pub fn plan(&self, plan: &MemoryPlan) -> Result<()> {
         let mut planned = self.planned();
         let available = self.gpu.available()?;
-        let refused = |reason: &str| {
+        let other = |reason: &str| {
             let table = plan.table(&[("available", available)]);
             Err(OpError::Plan { device: self.gpu.device(), reason: reason.into(), table })
         };
         if planned.is_some() {
-            return refused("the memory of this device is planned already");
+            return other("the memory of this device is planned already");
         }
-        let bytes = plan.total().checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
-        if bytes > available {
+        if !plan.fits(available) {
             // Asked before it is taken: a host whose memory is overdrawn does not refuse, it stands still.
-            return refused("the model needs more memory than the device has free");
+            return Err(refused(self.gpu.device(), plan, available));
         }
+        let bytes = plan.block().checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
         let base = match self.gpu.alloc(usize::try_from(bytes).unwrap_or(usize::MAX)) {
             Err(OpError::OutOfMemory { .. }) => {
-                return refused(
+                return other(
                     "the planned memory could not be had in one piece; another program may have taken it",
                 );
             }
-            other => other?,
+            result => result?,
         };
-        let state = State { free: BTreeMap::from([(base, bytes)]), taken: BTreeMap::new(), used: 0 };
-        *planned = Some(Planned { plan: plan.clone(), base, bytes, state });
+        *planned = Some(Planned { plan: plan.clone(), base, bytes, gaps: Gaps::new(base, bytes) });
         Ok(())
     }
-}
 
-#[derive(Debug)]
-struct State {
-    /// Address and bytes of the gaps; no two of them touch.
-    free: BTreeMap<u64, u64>,
-    /// Address and bytes of what was given out.
-    taken: BTreeMap<u64, u64>,
-    used: u64,
-}
-
-impl State {
-    /// The lowest gap that is large enough: what is allocated while loading stays, so gaps are few.
-    fn take(&mut self, bytes: u64) -> Option<u64> {
-        let (&at, &gap) = self.free.iter().find(|(_, gap)| **gap >= bytes)?;
-        self.free.remove(&at);
-        if gap > bytes {
-            self.free.insert(at + bytes, gap - bytes);
-        }
-        self.taken.insert(at, bytes);
-        self.used += bytes;
-        Some(at)
+    /// Bytes of the block from its start to the end of the highest allocation there ever was; 0 without a plan.
+    pub fn reach(&self) -> u64 {
+        self.planned().as_ref().map_or(0, |planned| planned.gaps.reach())
     }
 
-    /// Joins what is given back with the gaps beside it.
-    fn give_back(&mut self, at: u64) {
-        let Some(bytes) = self.taken.remove(&at) else { return };
-        self.used -= bytes;
-        let (mut from, mut to) = (at, at + bytes);
-        if let Some((&before, &gap)) =
-            self.free.range(..at).next_back().filter(|(before, gap)| **before + **gap == at)
-        {
-            self.free.remove(&before);
-            from = before;
-            debug_assert!(gap > 0);
-        }
-        if let Some(after) = self.free.remove(&to) {
-            to += after;
-        }
-        self.free.insert(from, to - from);
+    /// The device under the plan: for what is measured beside a model and gone in a moment.
+    pub fn under(&self) -> &Arc<dyn Gpu> {
+        &self.gpu
     }
 }
 
 impl Gpu for Slab {
     fn alloc(&self, bytes: usize) -> Result<u64> {
         let mut planned = self.planned();
-        let Some(Planned { plan, state, .. }) = planned.as_mut() else { return self.gpu.alloc(bytes) };
-        let wanted = (bytes.max(1) as u64).checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
-        state.take(wanted).ok_or_else(|| OpError::Plan {
+        let Some(Planned { plan, gaps, .. }) = planned.as_mut() else { return self.gpu.alloc(bytes) };
+        gaps.take(aligned(bytes)).ok_or_else(|| OpError::Plan {
             device: self.gpu.device(),
             reason: format!("{bytes} bytes more than the memory plan has"),
             table: plan.table(&[
-                ("in use", state.used),
-                ("largest gap", state.free.values().copied().max().unwrap_or(0)),
+                ("in use", gaps.used()),
+                ("largest gap", gaps.largest()),
                 ("asked for", bytes as u64),
             ]),
         })
@@ -131,7 +96,7 @@ impl Gpu for Slab {
     fn free(&self, address: u64) {
         match self.planned().as_mut() {
             Some(planned) if (planned.base..planned.base + planned.bytes).contains(&address) => {
-                planned.state.give_back(address);
+                planned.gaps.give_back(address);
             }
             _ => self.gpu.free(address),
         }
@@ -139,7 +104,7 @@ impl Gpu for Slab {
 
     fn available(&self) -> Result<u64> {
         match self.planned().as_ref() {
-            Some(planned) => Ok(planned.bytes - planned.state.used),
+            Some(planned) => Ok(planned.bytes - planned.gaps.used()),
             None => self.gpu.available(),
         }
     }
@@ -202,13 +167,17 @@ mod tests {
     use super::*;
     use crate::cuda::Cuda;
     use crate::cuda::emulated::EmulatorOptions;
+    use crate::plan::DeviceMemory;
     use crate::{DType, Ops};
+
+    fn of(items: &[(&str, u64)]) -> MemoryPlan {
+        let items = items.iter().map(|(name, bytes)| ((*name).to_string(), *bytes)).collect();
+        MemoryPlan { items, ..MemoryPlan::default() }
+    }
 
     fn planned(items: &[(&str, u64)]) -> Result<Cuda> {
         let cuda = Cuda::emulated(EmulatorOptions::default())?;
-        cuda.plan(&MemoryPlan {
-            items: items.iter().map(|(name, bytes)| ((*name).to_string(), *bytes)).collect(),
-        })?;
+        cuda.plan(&of(items))?;
         Ok(cuda)
     }
 
@@ -244,28 +213,44 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_somebody_took_after_it_was_planned_is_missed_by_name() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        let free = cuda.gpu.available().expect("the host tells");
+        // More was free when it was planned than now, and the plan needs what is between.
+        let before = free + (8 << 30);
+        let weights = ("weights", free + (2 << 30));
+        let plan = MemoryPlan { available: Some(before), reserve: 1 << 30, ..of(&[weights]) };
+        let text = cuda.plan(&plan).expect_err("it is gone").to_string();
+        for part in
+            ["another program has taken some", "available when planned", "weights", "left to everything"]
+        {
+            assert!(text.contains(part), "{part:?} is missing in: {text}");
+        }
+        // What never fitted is not blamed on others.
+        let plan = MemoryPlan { available: Some(free), ..plan };
+        let text = cuda.plan(&plan).expect_err("too large").to_string();
+        assert!(text.contains("more memory than the device has free"), "{text}");
+    }
+
+    #[test]
+    fn what_must_stay_free_for_others_is_not_taken() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        let plan = MemoryPlan { reserve: u64::MAX / 2, ..of(&[("all", 1 << 20)]) };
+        assert!(cuda.plan(&plan).is_err());
+        cuda.plan(&MemoryPlan { reserve: 1 << 20, ..plan }).expect("there is memory");
+    }
+
+    #[test]
     fn what_was_allocated_before_the_plan_is_given_back_to_the_device() {
         let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
         let before = cuda.zeros(DType::F32, &[64, 1]).expect("there is memory");
-        cuda.plan(&MemoryPlan { items: vec![("all".into(), 1 << 20)] }).expect("there is memory");
+        cuda.plan(&of(&[("all", 1 << 20)])).expect("there is memory");
         let held = cuda.gpu.available();
         assert_eq!(cuda.read_rows(&before, 0, 64), Ok(vec![0.0; 64]));
         drop(before);
         assert_eq!(cuda.gpu.available(), held);
         let error = cuda.plan(&MemoryPlan::default()).expect_err("one plan is enough");
         assert!(error.to_string().contains("planned already"), "{error}");
-    }
-
-    #[test]
-    fn gaps_join_whatever_the_order_in_which_memory_comes_back() {
-        for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
-            let mut state =
-                State { free: BTreeMap::from([(4096, 4 * ALIGN)]), taken: BTreeMap::new(), used: 0 };
-            let at: Vec<u64> = (0..3).map(|_| state.take(ALIGN).expect("there is room")).collect();
-            assert_eq!(at, [4096, 4096 + ALIGN, 4096 + 2 * ALIGN]);
-            order.iter().for_each(|&i| state.give_back(at[i]));
-            assert_eq!((state.free, state.used), (BTreeMap::from([(4096, 4 * ALIGN)]), 0), "{order:?}");
-        }
     }
 
     #[test]

@@ -182,8 +182,10 @@ fn complain(fault: &Fault, json: bool) {
         output::line(&json!({ "error": fault }).to_string());
     }
     eprintln!("hearth: {}\n        {}", fault.message, fault.next_step);
-    if let Some(evidence) = &fault.evidence {
-        eprintln!("        ({evidence})");
+    match &fault.evidence {
+        Some(table) if table.contains('\n') => eprintln!("{table}"),
+        Some(evidence) => eprintln!("        ({evidence})"),
+        None => {}
     }
 }
 

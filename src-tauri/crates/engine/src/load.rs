@@ -8,7 +8,7 @@ use std::{
 
 use hearth_checkpoint::{Checkpoint, CheckpointError};
 use hearth_kernels::{Device, OpError, Ops, ops::Pass, selftest::Scale};
-use hearth_model::{Budget, KvType, LoadOptions, LoadStage, Model, ModelError, ModelSpec, family};
+use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family};
 use serde_json::Value;
 
 use crate::{
@@ -86,7 +86,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
     spec.mtp = None;
     let memory_limit = memory_limit(request.memory_reserve, ops.as_ref());
-    let options = fit(request, &checkpoint, &spec, memory_limit)?;
+    let options = fit(request, &checkpoint, &spec, &ops, memory_limit)?;
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
     board.lock().model = Some(EngineModel {
         id: id.clone(),
@@ -146,7 +146,8 @@ fn fit(
     request: &LoadRequest,
     checkpoint: &Checkpoint,
     spec: &ModelSpec,
-    memory_limit: Option<u64>,
+    ops: &Arc<dyn Ops>,
+    memory_limit: Option<MemoryLimit>,
 ) -> Result<LoadOptions, Fault> {
     let chunk = request.chunk.max(request.max_requests + 1);
     let mut options = LoadOptions {
@@ -158,14 +159,13 @@ fn fit(
         max_rows: chunk,
         memory_limit,
     };
-    if request.context.is_none() {
-        let fits = |options: &LoadOptions| -> Result<bool, Fault> {
-            let budget = Budget::of(spec, checkpoint.outline(), options).map_err(model_fault)?;
-            Ok(memory_limit.is_none_or(|limit| budget.total() <= limit))
-        };
-        while options.context > SHORTEST && !fits(&options)? {
-            options.context = (options.context / 2).max(SHORTEST);
+    let (None, Some(limit)) = (request.context, memory_limit) else { return Ok(options) };
+    while options.context > SHORTEST {
+        let plan = Model::plan(checkpoint, ops, &options).map_err(model_fault)?;
+        if plan.total() <= limit.usable() {
+            break;
         }
+        options.context = (options.context / 2).max(SHORTEST);
     }
     Ok(options)
 }
@@ -178,10 +178,10 @@ pub fn default_reserve(total: u64) -> u64 {
 
 /// What a model may take: the memory that can be had without swapping, by the kernel's estimate, less the reserve.
 /// On a GPU with memory of its own, what is free there less 1 GiB. None where the kernel does not tell.
-fn memory_limit(reserve: Option<u64>, ops: &dyn Ops) -> Option<u64> {
+fn memory_limit(reserve: Option<u64>, ops: &dyn Ops) -> Option<MemoryLimit> {
     // A GPU with memory of its own leaves the host's alone.
     if let Some(available) = ops.available_memory() {
-        return Some(available.saturating_sub(reserve.unwrap_or(1 << 30)));
+        return Some(MemoryLimit { available, reserve: reserve.unwrap_or(1 << 30) });
     }
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let bytes = |name: &str| {
@@ -189,7 +189,7 @@ fn memory_limit(reserve: Option<u64>, ops: &dyn Ops) -> Option<u64> {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     };
     let reserve = reserve.or_else(|| bytes("MemTotal:").map(default_reserve)).unwrap_or(0);
-    bytes("MemAvailable:").map(|available| available.saturating_sub(reserve))
+    Some(MemoryLimit { available: bytes("MemAvailable:")?, reserve })
 }
 
 /// The authors' recommendation in `generation_config.json`; values out of range are left out.
@@ -211,7 +211,11 @@ fn checkpoint_fault(error: CheckpointError) -> Fault {
 }
 
 fn model_fault(error: ModelError) -> Fault {
-    Fault::new(error.code(), sentence(&error), error.next_step())
+    let fault = Fault::new(error.code(), sentence(&error), error.next_step());
+    match error.evidence() {
+        Some(evidence) => fault.with_evidence(evidence),
+        None => fault,
+    }
 }
 
 /// The error's text with a capital and a full stop.

@@ -65,13 +65,7 @@ impl Model {
                 Seed::Forward(_) => Stretch::DraftFirst,
                 Seed::Draft(_) => Stretch::DraftNext,
             };
-            recorded(ops, stretch, pass, picks.len(), &mut || {
-                self.run_draft(ops, pass, next_ids, seed)?;
-                let (head, s) =
-                    (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
-                let m = s.mtp.as_ref().ok_or(ModelError::NoMtp)?;
-                launch_head(ops, head, &m.last, t, want, &mut s.picked, &mut s.logits)
-            })?;
+            recorded(ops, stretch, pass, picks.len(), &mut || self.launch_mtp(pass, next_ids, seed, want))?;
             self.last_mtp_rows = t;
             return read_logits(ops, &self.scratch.logits, want.len(), self.spec.vocab);
         }
@@ -80,6 +74,22 @@ impl Model {
         let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
         let m = s.mtp.as_ref().ok_or(ModelError::NoMtp)?;
         run_head(ops, head, &m.last, t, want, &mut s.picked, &mut s.logits)
+    }
+
+    /// Starts a step of the head up to the logits of the rows in `want`, at most as many as the scratch holds.
+    pub(crate) fn launch_mtp(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+    ) -> Result<(), ModelError> {
+        let ops = self.ops.clone();
+        let ops = ops.as_ref();
+        self.run_draft(ops, pass, next_ids, seed)?;
+        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
+        let m = s.mtp.as_ref().ok_or(ModelError::NoMtp)?;
+        launch_head(ops, head, &m.last, pass.rows(), want, &mut s.picked, &mut s.logits)
     }
 
     /// From the seeds to the normed output of the head's layer.

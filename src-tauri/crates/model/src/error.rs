@@ -1,7 +1,7 @@
 //! What can go wrong between a folder and its logits. The engine turns these into faults, the CLI prints them.
 
 use hearth_checkpoint::CheckpointError;
-use hearth_kernels::OpError;
+use hearth_kernels::{MemoryPlan, OpError};
 
 /// A model that could not be described, sized, loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -46,15 +46,15 @@ pub enum ModelError {
         count: usize,
     },
     /// The planned memory is larger than the limit given.
-    #[error("the model needs {needed} bytes ({weights} weights, {kv} KV), {available} are available")]
+    #[error(
+        "the model needs {} MiB, and {} MiB are free for it",
+        plan.total() >> 20,
+        available.saturating_sub(plan.reserve) >> 20
+    )]
     DoesNotFit {
-        /// Planned bytes of everything.
-        needed: u64,
-        /// Planned bytes of the weights.
-        weights: u64,
-        /// Planned bytes of the KV pages.
-        kv: u64,
-        /// The limit.
+        /// Every use of the memory.
+        plan: Box<MemoryPlan>,
+        /// Bytes that were free, the reserve included.
         available: u64,
     },
     /// A load option that cannot be honoured.
@@ -104,8 +104,25 @@ impl ModelError {
             ModelError::Pass { .. } => "pass_invalid",
             ModelError::NoMtp => "model_has_no_mtp",
             ModelError::Op { source: OpError::OutOfMemory { .. }, .. } => "out_of_memory",
+            ModelError::Op { source: OpError::Plan { .. }, .. } => "memory_plan_failed",
+            ModelError::Op { source: OpError::Device { .. }, .. } => "device_fault",
             ModelError::Op { .. } => "op_failed",
         }
+    }
+
+    /// What belongs to the error and is too long for its sentence: the memory plan, line by line.
+    pub fn evidence(&self) -> Option<String> {
+        match self {
+            ModelError::DoesNotFit { plan, available } => {
+                Some(plan.table(&[("available", *available)]).trim_start_matches('\n').to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the device has failed: no other call to it can succeed, and its memory is lost.
+    pub fn is_device_fault(&self) -> bool {
+        matches!(self, ModelError::Op { source: OpError::Device { .. }, .. })
     }
 
     /// What a person can do about it.
@@ -123,6 +140,12 @@ impl ModelError {
             }
             ModelError::DoesNotFit { .. } | ModelError::Op { source: OpError::OutOfMemory { .. }, .. } => {
                 "Lower the context or the number of requests, or choose a smaller model."
+            }
+            ModelError::Op { source: OpError::Plan { .. }, .. } => {
+                "Close other programs that use this memory, or lower the context or the number of requests."
+            }
+            ModelError::Op { source: OpError::Device { .. }, .. } => {
+                "Start the engine again; if it happens twice, run `hearth selftest` and look at the kernel's log."
             }
             ModelError::Option { .. } => "Change the option to an allowed value.",
             ModelError::Pass { .. } => "This is a fault in Hearth; please report it with the log.",

@@ -59,24 +59,32 @@ impl Model {
         pass::check(pass, ids, want, &self.spec, &self.options)?;
         let ops = self.ops.clone();
         let ops = ops.as_ref();
-        let rows = pass.rows();
         self.last_rows = 0;
         ops.begin(pass, ids, want).map_err(at("pass"))?;
         // What is recorded must end in rows that lie still: tapped passes and long lists of logits run as they come.
         if tap.is_none() && want.len() <= self.scratch.picked.shape[0] {
-            recorded(ops, Stretch::Trunk, pass, want.len(), &mut || {
-                self.run_trunk(ops, pass, ids, &mut None)?;
-                let (head, s) =
-                    (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
-                launch_head(ops, head, &s.last, 0, want, &mut s.picked, &mut s.logits)
-            })?;
-            self.last_rows = rows;
+            recorded(ops, Stretch::Trunk, pass, want.len(), &mut || self.launch_forward(pass, ids, want))?;
+            self.last_rows = pass.rows();
             return read_logits(ops, &self.scratch.logits, want.len(), self.spec.vocab);
         }
         self.run_trunk(ops, pass, ids, &mut tap)?;
-        self.last_rows = rows;
+        self.last_rows = pass.rows();
         let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
         run_head(ops, head, &s.last, 0, want, &mut s.picked, &mut s.logits)
+    }
+
+    /// Starts everything from the ids to the logits of the rows in `want`, at most as many as the scratch holds.
+    pub(crate) fn launch_forward(
+        &mut self,
+        pass: &Pass,
+        ids: &[u32],
+        want: &[u32],
+    ) -> Result<(), ModelError> {
+        let ops = self.ops.clone();
+        let ops = ops.as_ref();
+        self.run_trunk(ops, pass, ids, &mut None)?;
+        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
+        launch_head(ops, head, &s.last, 0, want, &mut s.picked, &mut s.logits)
     }
 
     /// Embedding to final norm.

@@ -1,9 +1,10 @@
 //! Reads a model's tensors once, in the order of its layers, and packs them for the backend. Called by `Model::load`
-//! after the budget is known.
+//! when the memory is planned, and before that, without reading, to plan it.
 
 use crate::ModelError;
 use crate::error::at;
 use crate::family::{Names, Place};
+use crate::formats::{Formats, FromSource};
 use crate::options::{LoadOptions, PAGE_LEN};
 use crate::parts::{Matrix, Vector};
 use crate::source::WeightSource;
@@ -12,8 +13,9 @@ use crate::weights::{
     AttentionWeights, DenseWeights, FfnWeights, GdnWeights, LayerWeights, MixerWeights, MoeWeights,
     MtpWeights, Weights,
 };
+use hearth_checkpoint::LinearFormat;
 use hearth_kernels::ops::{GdnGates, KvLayer, Norm};
-use hearth_kernels::{DType, Ops, PackedWeight, Tensor, Weight};
+use hearth_kernels::{DType, DeviceMemory, Ops, PackedWeight, Tensor, Weight, WeightShape};
 
 /// Reads and packs.
 pub(crate) struct Loader<'a> {
@@ -22,7 +24,12 @@ pub(crate) struct Loader<'a> {
     pub spec: &'a ModelSpec,
     pub names: &'a Names,
     pub options: &'a LoadOptions,
+    /// On a rehearsal: weights get their place and no numbers.
+    pub rehearsed: Option<&'a dyn DeviceMemory>,
 }
+
+/// A matrix of a module: name without `.weight`, rows, columns.
+type Part<'a> = (&'a str, usize, usize);
 
 impl Loader<'_> {
     /// All weights. `done` is told the number of layers read so far, of `layers + 2`.
@@ -128,47 +135,19 @@ impl Loader<'_> {
         let hidden = self.spec.hidden;
         let [gate, up, down] =
             [Matrix::DenseGate, Matrix::DenseUp, Matrix::DenseDown].map(|m| self.names.matrix(place, m, 0));
-        let parts = [self.source.linear(&gate, inter, hidden)?, self.source.linear(&up, inter, hidden)?];
-        let (gate_up, down) = (self.pack_gate_up(&gate, &parts)?, self.matrix(&down, hidden, inter)?);
+        let gate_up = self.gate_up(&[(&gate, inter, hidden), (&up, inter, hidden)])?;
+        let down = self.matrix(&down, hidden, inter)?;
         Ok(FfnWeights::Dense(Box::new(DenseWeights { gate_up, down })))
     }
 
     fn moe(&self, place: Place, moe: &Moe) -> Result<MoeWeights, ModelError> {
         let hidden = self.spec.hidden;
         let name = |m, expert| self.names.matrix(place, m, expert);
-        let mut gate_ups = Vec::with_capacity(moe.experts + 1);
-        let mut downs = Vec::with_capacity(moe.experts + 1);
-        let [fused_gate_up, fused_down] = self.names.fused_experts(place);
-        if self.source.contains(&fused_gate_up) {
-            // The whole shape first: a slice cannot tell whether there are more experts than it should be.
-            self.source.dense(&fused_gate_up, &[moe.experts, 2 * moe.inter, hidden])?;
-            self.source.dense(&fused_down, &[moe.experts, hidden, moe.inter])?;
-            for e in 0..moe.experts {
-                let slice = |tensor: &str, rows, cols| self.source.linear_slice(tensor, e, rows, cols);
-                let gate_up = slice(&fused_gate_up, 2 * moe.inter, hidden)?;
-                gate_ups.push(self.pack_gate_up(&fused_gate_up, &[gate_up])?);
-                let down = slice(&fused_down, hidden, moe.inter)?;
-                downs.push(self.pack(&fused_down, &[down])?);
-            }
-        } else {
-            for e in 0..moe.experts {
-                let gate = name(Matrix::ExpertGate, e);
-                let parts = [
-                    self.source.linear(&gate, moe.inter, hidden)?,
-                    self.source.linear(&name(Matrix::ExpertUp, e), moe.inter, hidden)?,
-                ];
-                gate_ups.push(self.pack_gate_up(&gate, &parts)?);
-                downs.push(self.matrix(&name(Matrix::ExpertDown, e), hidden, moe.inter)?);
-            }
-        }
+        let (mut gate_ups, mut downs) = self.routed_experts(place, moe)?;
         let mut shared_switch = None;
         if let Some(inter) = moe.shared_inter {
-            let gate = name(Matrix::SharedGate, 0);
-            let parts = [
-                self.source.linear(&gate, inter, hidden)?,
-                self.source.linear(&name(Matrix::SharedUp, 0), inter, hidden)?,
-            ];
-            gate_ups.push(self.pack_gate_up(&gate, &parts)?);
+            let [gate, up] = [name(Matrix::SharedGate, 0), name(Matrix::SharedUp, 0)];
+            gate_ups.push(self.gate_up(&[(&gate, inter, hidden), (&up, inter, hidden)])?);
             downs.push(self.matrix(&name(Matrix::SharedDown, 0), hidden, inter)?);
             shared_switch = Some(self.matrix(&name(Matrix::SharedSwitch, 0), 1, hidden)?);
         }
@@ -178,16 +157,78 @@ impl Loader<'_> {
         Ok(MoeWeights { numbers: moe.clone(), router, shared_switch, experts })
     }
 
+    /// Gate/up and down of all routed experts, from one matrix each or from fused tensors.
+    fn routed_experts(&self, place: Place, moe: &Moe) -> Result<(Vec<Weight>, Vec<Weight>), ModelError> {
+        let (hidden, inter) = (self.spec.hidden, moe.inter);
+        let room = || Vec::with_capacity(moe.experts + 1);
+        let (mut gate_ups, mut downs) = (room(), room());
+        let [fused_gate_up, fused_down] = self.names.fused_experts(place);
+        let fused = self.source.contains(&fused_gate_up);
+        if fused {
+            // The whole shape first: a slice cannot tell whether there are more experts than it should be.
+            self.source.dense_shape(&fused_gate_up, &[moe.experts, 2 * inter, hidden])?;
+            self.source.dense_shape(&fused_down, &[moe.experts, hidden, inter])?;
+        }
+        let matrices = |e: usize| {
+            [Matrix::ExpertGate, Matrix::ExpertUp, Matrix::ExpertDown].map(|m| self.names.matrix(place, m, e))
+        };
+        if let Some(memory) = self.rehearsed {
+            // All experts of a layer are stored alike, or they are refused: the first speaks for all.
+            let [gate, up, down] = matrices(0);
+            let gate_up = self.shape(&[(&gate, inter, hidden), (&up, inter, hidden)], true)?;
+            let down = self.shape(&[(&down, hidden, inter)], false)?;
+            for _ in 0..moe.experts {
+                gate_ups.push(memory.reserve(&gate_up).map_err(at(&gate))?);
+                downs.push(memory.reserve(&down).map_err(at(&gate))?);
+            }
+            return Ok((gate_ups, downs));
+        }
+        for e in 0..moe.experts {
+            if fused {
+                let slice = |tensor: &str, rows, cols| self.source.linear_slice(tensor, e, rows, cols);
+                let gate_up = slice(&fused_gate_up, 2 * inter, hidden)?;
+                gate_ups.push(self.pack(&fused_gate_up, &[gate_up], true)?);
+                downs.push(self.pack(&fused_down, &[slice(&fused_down, hidden, inter)?], false)?);
+            } else {
+                let [gate, up, down] = matrices(e);
+                gate_ups.push(self.gate_up(&[(&gate, inter, hidden), (&up, inter, hidden)])?);
+                downs.push(self.matrix(&down, hidden, inter)?);
+            }
+        }
+        Ok((gate_ups, downs))
+    }
+
     fn matrix(&self, module: &str, rows: usize, cols: usize) -> Result<Weight, ModelError> {
-        self.pack(module, &[self.source.linear(module, rows, cols)?])
+        self.weight(&[(module, rows, cols)], false)
     }
 
-    fn pack(&self, module: &str, parts: &[PackedWeight<'_>]) -> Result<Weight, ModelError> {
-        self.ops.pack(parts).map_err(at(module))
+    fn gate_up(&self, parts: &[Part<'_>; 2]) -> Result<Weight, ModelError> {
+        self.weight(parts, true)
     }
 
-    fn pack_gate_up(&self, module: &str, parts: &[PackedWeight<'_>]) -> Result<Weight, ModelError> {
-        self.ops.pack_gate_up(parts).map_err(at(module))
+    /// The matrices of modules, stacked by rows.
+    fn weight(&self, parts: &[Part<'_>], paired: bool) -> Result<Weight, ModelError> {
+        let (module, ..) = parts[0];
+        if let Some(memory) = self.rehearsed {
+            return memory.reserve(&self.shape(parts, paired)?).map_err(at(module));
+        }
+        let parts: Result<Vec<_>, _> =
+            parts.iter().map(|(module, rows, cols)| self.source.linear(module, *rows, *cols)).collect();
+        self.pack(module, &parts?, paired)
+    }
+
+    /// What the matrices take, by the first one's format.
+    fn shape(&self, parts: &[Part<'_>], paired: bool) -> Result<WeightShape, ModelError> {
+        let (module, rows, cols) = parts[0];
+        let format = FromSource(self.source).format(module, rows, cols)?;
+        let blocks = format == LinearFormat::Fp8Block128;
+        let rows = parts.iter().map(|(_, rows, _)| rows).sum();
+        Ok(WeightShape { format: format.weight_format(), blocks, rows, cols, paired })
+    }
+
+    fn pack(&self, module: &str, parts: &[PackedWeight<'_>], paired: bool) -> Result<Weight, ModelError> {
+        let packed = if paired { self.ops.pack_gate_up(parts) } else { self.ops.pack(parts) };
+        packed.map_err(at(module))
     }
 
     fn norm(&self, tensor: &str, width: usize, offset: f32) -> Result<Norm, ModelError> {
@@ -196,6 +237,10 @@ impl Loader<'_> {
 
     /// A dense tensor stored with one shape and kept, as f32, with another of equal size.
     fn tensor(&self, name: &str, stored: &[usize], kept: &[usize]) -> Result<Tensor, ModelError> {
+        if self.rehearsed.is_some() {
+            self.source.dense_shape(name, stored)?;
+            return self.ops.zeros(DType::F32, kept).map_err(at(name));
+        }
         let dense = self.source.dense(name, stored)?;
         self.ops.upload(dense.dtype, &dense.bytes, DType::F32, kept).map_err(at(name))
     }

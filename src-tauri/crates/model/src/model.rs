@@ -4,16 +4,17 @@
 use crate::ModelError;
 use crate::budget::Budget;
 use crate::error::at;
-use crate::family;
+use crate::family::{self, Names};
 use crate::formats::FromSource;
 use crate::loader::Loader;
 use crate::options::{LoadOptions, LoadProgress, LoadStage, PAGE_LEN};
+use crate::rehearsal::{self, Planned};
 use crate::scratch::Scratch;
 use crate::source::WeightSource;
 use crate::spec::ModelSpec;
 use crate::unused;
 use crate::weights::{MixerWeights, Weights};
-use hearth_kernels::{Ops, Tensor};
+use hearth_kernels::{MemoryPlan, Ops, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub struct MemoryParts {
     pub kv: u64,
     /// Recurrent and convolution state of all slots.
     pub state: u64,
-    /// Activations and logits.
+    /// Activations and logits, and what the kernels keep for themselves.
     pub scratch: u64,
 }
 
@@ -75,6 +76,22 @@ pub struct Model {
     memory: MemoryParts,
 }
 
+/// What a checkpoint is, under options: the MTP head only if it is asked for.
+fn describe(
+    checkpoint: &dyn WeightSource,
+    options: &LoadOptions,
+) -> Result<(ModelSpec, Names, Budget), ModelError> {
+    let mut spec = family::read(checkpoint.config())?;
+    family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
+    if !options.mtp {
+        spec.mtp = None;
+    }
+    options.check(&spec)?;
+    let names = family::names(&spec);
+    let budget = Budget::of(&spec, &FromSource(checkpoint), options)?;
+    Ok((spec, names, budget))
+}
+
 impl std::fmt::Debug for Model {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Model")
@@ -101,41 +118,70 @@ impl Model {
     ) -> Result<Model, ModelError> {
         let mut tell = |stage, fraction| progress(LoadProgress { stage, fraction });
         tell(LoadStage::Plan, 0.0);
-        let mut spec = family::read(checkpoint.config())?;
-        family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
-        if !options.mtp {
-            spec.mtp = None;
-        }
-        options.check(&spec)?;
-        let names = family::names(&spec);
+        let (spec, names, budget) = describe(checkpoint, &options)?;
         unused::refuse(checkpoint, &spec, &names)?;
-        let budget = Budget::of(&spec, &FromSource(checkpoint), &options)?;
-        if let Some(available) = options.memory_limit.filter(|limit| budget.total() > *limit) {
-            return Err(ModelError::DoesNotFit {
-                needed: budget.total(),
-                weights: budget.weights.total() + budget.mtp_weights.total(),
-                kv: budget.kv,
-                available,
-            });
+        let Planned { plan, needs } = rehearsal::plan(checkpoint, &ops, &spec, &names, &options, &budget)?;
+        if let Some(limit) = options.memory_limit.filter(|limit| plan.total() > limit.usable()) {
+            return Err(ModelError::DoesNotFit { plan: Box::new(plan), available: limit.available });
+        }
+        if let Some(memory) = ops.memory() {
+            memory.plan(&plan).map_err(at("memory"))?;
         }
         tell(LoadStage::Plan, 1.0);
 
         let steps = (spec.layers.len() + 2) as f64;
         tell(LoadStage::ReadWeights, 0.0);
-        let loader =
-            Loader { source: checkpoint, ops: ops.as_ref(), spec: &spec, names: &names, options: &options };
+        let loader = Loader {
+            source: checkpoint,
+            ops: ops.as_ref(),
+            spec: &spec,
+            names: &names,
+            options: &options,
+            rehearsed: None,
+        };
         let weights = loader.load(&mut |done| tell(LoadStage::ReadWeights, done as f64 / steps))?;
         tell(LoadStage::AllocateKv, 0.0);
         let scratch = Scratch::allocate(ops.as_ref(), &spec, &options)?;
+        let mut working = 0;
+        if let Some(memory) = ops.memory() {
+            memory.keep(&needs).map_err(at("working memory"))?;
+            working = needs.bytes();
+        }
         tell(LoadStage::AllocateKv, 1.0);
+        let mut model = Model::assemble(ops, spec, options, weights, scratch, budget);
+        model.memory.scratch += working;
+        Ok(model)
+    }
 
+    /// What a load with these options would take of the device's memory, item by item. Reads headers, no tensor.
+    ///
+    /// # Errors
+    /// As [`Model::load`], but for the limit.
+    pub fn plan(
+        checkpoint: &dyn WeightSource,
+        ops: &Arc<dyn Ops>,
+        options: &LoadOptions,
+    ) -> Result<MemoryPlan, ModelError> {
+        let (spec, names, budget) = describe(checkpoint, options)?;
+        Ok(rehearsal::plan(checkpoint, ops, &spec, &names, options, &budget)?.plan)
+    }
+
+    /// A model of parts that were made for each other.
+    pub(crate) fn assemble(
+        ops: Arc<dyn Ops>,
+        spec: ModelSpec,
+        options: LoadOptions,
+        weights: Weights,
+        scratch: Scratch,
+        budget: Budget,
+    ) -> Model {
         let memory = MemoryParts {
             weights: weights.matrix_bytes() + budget.weights.vectors + budget.mtp_weights.vectors,
             kv: budget.kv,
             state: budget.state,
             scratch: budget.scratch,
         };
-        Ok(Model { ops, spec, options, weights, scratch, last_rows: 0, last_mtp_rows: 0, budget, memory })
+        Model { ops, spec, options, weights, scratch, last_rows: 0, last_mtp_rows: 0, budget, memory }
     }
 
     /// What the model is; `mtp` is set only if the head is loaded.

@@ -60,6 +60,22 @@ impl std::str::FromStr for KvType {
     }
 }
 
+/// What a model may take of a memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLimit {
+    /// Bytes that are free now.
+    pub available: u64,
+    /// Bytes of these that stay with everybody else.
+    pub reserve: u64,
+}
+
+impl MemoryLimit {
+    /// Bytes that the model may take.
+    pub fn usable(&self) -> u64 {
+        self.available.saturating_sub(self.reserve)
+    }
+}
+
 /// How a model is to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
@@ -75,8 +91,8 @@ pub struct LoadOptions {
     pub exact: bool,
     /// Most rows of one pass: the chunk of prefill.
     pub max_rows: usize,
-    /// Refuse to load if the planned memory is larger, bytes.
-    pub memory_limit: Option<u64>,
+    /// Refuse to load if the planned memory is larger; None: whatever the device has.
+    pub memory_limit: Option<MemoryLimit>,
 }
 
 impl Default for LoadOptions {

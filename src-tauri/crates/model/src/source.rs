@@ -55,6 +55,12 @@ pub trait WeightSource {
     /// # Errors
     /// Missing, or of another shape or dtype.
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError>;
+
+    /// Refuses what [`WeightSource::dense`] refuses, but reads no data.
+    ///
+    /// # Errors
+    /// As [`WeightSource::dense`].
+    fn dense_shape(&self, tensor: &str, shape: &[usize]) -> Result<(), ModelError>;
 }
 
 impl WeightSource for Checkpoint {
@@ -86,6 +92,10 @@ impl WeightSource for Checkpoint {
         cols: usize,
     ) -> Result<PackedWeight<'_>, ModelError> {
         Ok(Checkpoint::linear_slice(self, tensor, index, rows, cols)?)
+    }
+
+    fn dense_shape(&self, tensor: &str, shape: &[usize]) -> Result<(), ModelError> {
+        Ok(Checkpoint::dense(self, tensor, shape).map(drop)?)
     }
 
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError> {

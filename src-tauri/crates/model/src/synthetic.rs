@@ -222,6 +222,10 @@ impl WeightSource for Synthetic {
         self.linear(&format!("{tensor}.{index}"), rows, cols)
     }
 
+    fn dense_shape(&self, _tensor: &str, _shape: &[usize]) -> Result<(), ModelError> {
+        Ok(())
+    }
+
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError> {
         let mut random = Random(hash(tensor));
         let mut draw = |low: f32, high: f32| low + (high - low) * random.unit();

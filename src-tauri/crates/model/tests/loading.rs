@@ -8,7 +8,9 @@ use common::{Fixture, close, folder, load, options, run, same_bits};
 use hearth_checkpoint::Checkpoint;
 use hearth_kernels::cpu::Cpu;
 use hearth_model::synthetic::{RECIPES, SHAPES, Synthetic};
-use hearth_model::{LoadOptions, LoadProgress, LoadStage, Model, ModelError, WeightSource, family};
+use hearth_model::{
+    LoadOptions, LoadProgress, LoadStage, MemoryLimit, Model, ModelError, WeightSource, family,
+};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -187,14 +189,20 @@ fn gate_and_up_stored_in_different_formats_are_refused_by_name() {
 fn a_model_that_is_too_large_is_refused_before_its_weights_are_read() {
     let checkpoint = Checkpoint::open(&folder("qwen3_5")).unwrap();
     let mut stages = Vec::new();
-    let options = LoadOptions { memory_limit: Some(100_000), ..options() };
+    let options =
+        LoadOptions { memory_limit: Some(MemoryLimit { available: 110_000, reserve: 10_000 }), ..options() };
     let result =
         Model::load(&checkpoint, Arc::new(Cpu::new(None).unwrap()), options, &mut |p: LoadProgress| {
             stages.push(p.stage);
         });
     let error = result.unwrap_err();
     assert_eq!(error.code(), "model_does_not_fit");
-    assert!(error.to_string().contains("100000"), "{error}");
+    let table = error.evidence().expect("the plan is told");
+    for line in
+        ["weights", "keys and values", "recurrent state", "planned", "left to everything else", "0.1 MiB"]
+    {
+        assert!(table.contains(line), "{line} is missing in: {table}");
+    }
     assert!(stages.iter().all(|stage| *stage == LoadStage::Plan), "{stages:?}");
 }
 

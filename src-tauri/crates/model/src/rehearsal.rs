@@ -1,0 +1,123 @@
+//! Plans a model's memory on a device: the load and the largest passes run on a backend that only counts. What they took
+//! there is what the real load takes, to the byte. Where the host's memory is used, the budget is the plan.
+
+use crate::ModelError;
+use crate::budget::Budget;
+use crate::error::at;
+use crate::family::Names;
+use crate::loader::Loader;
+use crate::model::Model;
+use crate::options::{LoadOptions, PAGE_LEN};
+use crate::scratch::Scratch;
+use crate::source::WeightSource;
+use crate::spec::ModelSpec;
+use hearth_kernels::ops::{Pass, Segment};
+use hearth_kernels::{MemoryPlan, Needs, Ops};
+use std::sync::Arc;
+
+/// A plan, with what [`hearth_kernels::DeviceMemory::keep`] takes of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Planned {
+    pub plan: MemoryPlan,
+    pub needs: Needs,
+}
+
+/// Name and bytes of what the budget counts.
+fn items(budget: &Budget) -> Vec<(String, u64)> {
+    let items = [
+        ("weights", budget.weights.total()),
+        ("weights of the MTP head", budget.mtp_weights.total()),
+        ("keys and values", budget.kv),
+        ("recurrent state", budget.state),
+        ("activations and logits", budget.scratch),
+    ];
+    items.into_iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| (name.to_owned(), bytes)).collect()
+}
+
+/// The plan of a model that `ops` would load. Reads no tensor.
+///
+/// # Errors
+/// Those of sizing a model, and what a load would refuse for its shapes.
+pub(crate) fn plan(
+    source: &dyn WeightSource,
+    ops: &Arc<dyn Ops>,
+    spec: &ModelSpec,
+    names: &Names,
+    options: &LoadOptions,
+    budget: &Budget,
+) -> Result<Planned, ModelError> {
+    let mut planned = Planned::default();
+    planned.plan.items = items(budget);
+    if let Some(limit) = options.memory_limit {
+        (planned.plan.reserve, planned.plan.available) = (limit.reserve, Some(limit.available));
+    }
+    let Some(memory) = ops.memory() else { return Ok(planned) };
+    let counting = memory.rehearsal().map_err(at("rehearsal"))?;
+    let Some(memory) = counting.memory() else { return Ok(planned) };
+    let loader = Loader { source, ops: counting.as_ref(), spec, names, options, rehearsed: Some(memory) };
+    let weights = loader.load(&mut |_| {})?;
+    let scratch = Scratch::allocate(counting.as_ref(), spec, options)?;
+    let loaded = memory.taken();
+    let ops = counting.clone();
+    let mut model = Model::assemble(ops, spec.clone(), options.clone(), weights, scratch, budget.clone());
+    run_largest(&mut model)?;
+    planned.needs = memory.needs();
+    memory.keep(&planned.needs).map_err(at("rehearsal"))?;
+
+    let counted = planned.plan.block();
+    let items = &mut planned.plan.items;
+    // Tiles are 16 by 64, rows have scales, experts a table, and everything begins at a multiple of 256.
+    items.push(("padding, row scales and tables".to_owned(), loaded.saturating_sub(counted)));
+    items.push(("working memory of the kernels".to_owned(), memory.taken().saturating_sub(loaded)));
+    Ok(planned)
+}
+
+/// Runs the passes that ask most of the ops: every width of decode at the longest context, and the longest chunk as one
+/// sequence and beside many others, in both arithmetics.
+fn run_largest(model: &mut Model) -> Result<(), ModelError> {
+    let LoadOptions { context, slots, max_rows, .. } = *model.options();
+    let decode = model.decode_rows().unwrap_or(0).min(max_rows).min(context);
+    for rows in 1..=decode {
+        run(model, &[rows], false)?;
+        if (2..=slots).contains(&rows) {
+            run(model, &vec![1; rows], false)?;
+        }
+    }
+    let longest = max_rows.min(context);
+    for exact in [false, true] {
+        run(model, &[longest], exact)?;
+        // The others one row each, the first the rest.
+        let others = slots.min(max_rows).saturating_sub(1);
+        let first = max_rows.saturating_sub(others).clamp(1, longest);
+        let rows: Vec<usize> = [first].into_iter().chain(vec![1; others]).collect();
+        run(model, &rows, exact)?;
+    }
+    Ok(())
+}
+
+/// One pass with so many rows per sequence, each at the end of its context, through the trunk and the MTP head.
+fn run(model: &mut Model, rows: &[usize], exact: bool) -> Result<(), ModelError> {
+    let options = model.options();
+    let (context, pages) = (options.context, options.context.div_ceil(PAGE_LEN) as u32);
+    let mut first_row = 0;
+    let mut segments = Vec::with_capacity(rows.len());
+    for (slot, &rows) in rows.iter().enumerate() {
+        let position = context.saturating_sub(rows);
+        let pages = (0..pages).collect();
+        segments.push(Segment { slot, first_row, rows, position, pages, snapshots: Vec::new() });
+        first_row += rows;
+    }
+    let pass = Pass { segments, exact };
+    let ids = vec![0; first_row];
+    let all: Vec<u32> = (0..first_row as u32).collect();
+    // As many picks as there can be: a seed and a wanted row for each row of the MTP head.
+    let picks = [all.as_slice(), all.as_slice()].concat();
+    model.ops.begin(&pass, &ids, &picks).map_err(at("rehearsal"))?;
+    let want = &all[..model.scratch.picked.shape[0].min(first_row)];
+    // The logits are zeros, and reading them costs memory of the host: the head's launches are all that counts.
+    model.launch_forward(&pass, &ids, want)?;
+    if model.spec.mtp.is_some() {
+        model.launch_mtp(&pass, &ids, crate::Seed::Forward(&all), want)?;
+    }
+    Ok(())
+}

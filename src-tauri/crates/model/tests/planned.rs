@@ -1,0 +1,95 @@
+//! The memory plan of a device, on the emulated one: what is planned is what the load takes, and serving takes no more.
+
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
+
+mod common;
+
+use common::{folder, options, pass, segment};
+use hearth_checkpoint::Checkpoint;
+use hearth_kernels::{Device, Ops};
+use hearth_model::synthetic::Synthetic;
+use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, Seed, WeightSource};
+use std::sync::Arc;
+
+fn emulated() -> Arc<dyn Ops> {
+    Device::Emulated.open(None).unwrap().ops
+}
+
+#[test]
+fn a_load_takes_what_was_planned_to_the_byte() {
+    let folders = ["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_nvfp4_ct", "qwen3_5_moe_modelopt_mixed"];
+    let mut sources: Vec<(String, Box<dyn WeightSource>)> = Vec::new();
+    for name in folders {
+        sources.push((name.to_owned(), Box::new(Checkpoint::open(&folder(name)).unwrap())));
+    }
+    for name in ["tiny:fp8", "tiny:bf16"] {
+        sources.push((name.to_owned(), Box::new(Synthetic::named(name).unwrap())));
+    }
+    let kinds = [(KvType::Bf16, false), (KvType::Fp8, true), (KvType::Nvfp4, false), (KvType::F32, true)];
+    for ((name, source), (kv, mtp)) in sources.iter().zip(kinds.into_iter().cycle()) {
+        let ops = emulated();
+        let options = LoadOptions { context: 200, slots: 3, max_rows: 40, kv, mtp, ..options() };
+        let plan = Model::plan(source.as_ref(), &ops, &options).unwrap();
+        let model = Model::load(source.as_ref(), ops.clone(), options, &mut |_| {}).unwrap();
+        let taken = ops.memory().unwrap().taken();
+        assert_eq!(taken, plan.block(), "{name}: {}", plan.table(&[("taken", taken)]));
+        let budget = model.budget();
+        for bytes in [budget.weights.total(), budget.kv, budget.state, budget.scratch] {
+            assert!(plan.items.iter().any(|(_, planned)| *planned == bytes), "{name}: {:?}", plan.items);
+        }
+    }
+}
+
+#[test]
+fn serving_allocates_nothing_whatever_the_passes() {
+    let source = Synthetic::named("tiny:nvfp4-fp8").unwrap();
+    let ops = emulated();
+    let options = LoadOptions { context: 192, slots: 3, max_rows: 70, mtp: true, ..options() };
+    let mut model = Model::load(&source, ops.clone(), options, &mut |_| {}).unwrap();
+    let before = ops.available_memory().unwrap();
+    let shapes: [&[usize]; 6] = [&[1], &[1, 1, 1], &[4, 2], &[17], &[66, 1, 3], &[70]];
+    for (exact, rows) in
+        [(false, shapes[0]), (true, shapes[3])].into_iter().chain(shapes.iter().map(|rows| (false, *rows)))
+    {
+        let mut first = 0;
+        let mut segments = Vec::new();
+        for (slot, &rows) in rows.iter().enumerate() {
+            let mut one = segment(&model, slot, 0, rows);
+            (one.first_row, first) = (first, first + rows);
+            segments.push(one);
+        }
+        let pass = hearth_kernels::ops::Pass { exact, ..pass(segments) };
+        let ids: Vec<u32> = (0..first as u32).collect();
+        model.forward(&pass, &ids, &ids).unwrap();
+        model.forward_mtp(&pass, &ids, Seed::Forward(&ids), &[0]).unwrap();
+        assert_eq!(ops.available_memory(), Some(before), "{rows:?} took memory");
+    }
+}
+
+#[test]
+fn a_model_larger_than_the_device_is_refused_with_every_use_of_the_memory() {
+    let source = Synthetic::named("tiny").unwrap();
+    let mut stages = Vec::new();
+    let limit = Some(MemoryLimit { available: 3 << 20, reserve: 1 << 20 });
+    let options = LoadOptions { memory_limit: limit, ..options() };
+    let error = Model::load(&source, emulated(), options, &mut |at| stages.push(at.stage)).unwrap_err();
+    assert_eq!(error.code(), "model_does_not_fit");
+    let table = error.evidence().unwrap();
+    for line in ["weights", "keys and values", "padding", "working memory", "planned", "available", "3.0 MiB"]
+    {
+        assert!(table.contains(line), "{line} is missing in: {table}");
+    }
+    assert!(stages.iter().all(|stage| *stage == LoadStage::Plan), "{stages:?}");
+}
+
+#[test]
+fn memory_that_went_to_somebody_else_since_it_was_counted_is_a_refusal_that_says_so() {
+    let source = Synthetic::named("tiny").unwrap();
+    // Counted at a time when there was more than the emulated device and this host have.
+    let limit = MemoryLimit { available: 1 << 50, reserve: (1 << 50) - (1 << 30) };
+    let options = LoadOptions { memory_limit: Some(limit), ..options() };
+    let error = Model::load(&source, emulated(), options, &mut |_| {}).unwrap_err();
+    assert_eq!(error.code(), "memory_plan_failed");
+    let text = error.to_string();
+    assert!(text.contains("another program has taken some") && text.contains("weights"), "{text}");
+}
