@@ -25,6 +25,7 @@ use crate::{
     },
     gateway::{Gateway, Limits},
     history::History,
+    last_good,
     lock::SettingsLock,
     pages::Pages,
     roof,
@@ -42,6 +43,8 @@ pub struct UpOptions {
     pub port: Option<u16>,
     /// Start the engine at once, or not, whatever the settings say.
     pub start: Option<bool>,
+    /// Take the profile that served last instead of the settings' one, if there is one.
+    pub last_good: bool,
     /// Model instead of the one of the settings' profile.
     pub model: Option<String>,
     /// The `hearth` program; null: this one.
@@ -78,6 +81,9 @@ impl Appliance {
             doing: "written",
             cause,
         })?;
+        if let Some(profile) = last_good::read(&places.last_good()).filter(|_| options.last_good) {
+            settings.profile = profile;
+        }
         if let Some(model) = options.model {
             settings.profile.model = model;
             settings.profile.check()?;

@@ -6,6 +6,7 @@ pub mod control;
 mod error;
 mod gateway;
 mod history;
+mod last_good;
 mod lock;
 pub mod models;
 mod pages;

@@ -58,6 +58,11 @@ impl Places {
         self.config.join("settings.toml")
     }
 
+    /// The profile that served last.
+    pub(crate) fn last_good(&self) -> PathBuf {
+        self.state.join("last-good.json")
+    }
+
     /// The control token.
     pub fn token(&self) -> PathBuf {
         self.config.join("control-token")

@@ -2,18 +2,21 @@
 
 use std::{io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 mod bandwidth;
 mod bench;
 mod keeper;
 mod list;
 mod logits;
+mod manual;
+mod notify;
 mod open;
 mod output;
 mod remote;
 mod selftest;
 mod serve;
+mod service;
 mod signals;
 mod up;
 
@@ -48,6 +51,13 @@ enum Command {
     Bench(bench::Args),
     /// Hold every op of the GPU against the CPU.
     Selftest(selftest::Args),
+    /// Run Hearth as a systemd service.
+    Service(service::Args),
+    /// Print the completions for a shell.
+    Completions(manual::CompletionsArgs),
+    /// Write the manual's pages into a folder.
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
     /// Write the logits of any token list to a file.
     Logits(logits::Args),
 }
@@ -73,6 +83,9 @@ fn main() -> ExitCode {
         Command::List(args) => list::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
         Command::Selftest(args) => selftest::run(args, cli.json),
+        Command::Service(args) => service::run(args, cli.json),
+        Command::Completions(args) => manual::completions(args, Cli::command()),
+        Command::Manual(args) => manual::pages(args, Cli::command()),
         Command::Logits(args) => logits::run(args, cli.json),
     };
     match done {

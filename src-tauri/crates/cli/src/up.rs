@@ -6,9 +6,7 @@ use anyhow::Context;
 use hearth_appliance::{Appliance, ApplianceError, Places, UpOptions};
 use serde_json::json;
 
-use crate::output;
-
-use crate::signals::Stop;
+use crate::{notify, output, signals::Stop};
 
 /// Options of `hearth up`; each one replaces a setting for this run only.
 #[derive(clap::Args)]
@@ -22,6 +20,9 @@ pub struct Args {
     /// Start the model at once.
     #[arg(long, conflicts_with = "no_start")]
     start: bool,
+    /// Start the model that served last, as it was started then; the one of the settings if none has served yet.
+    #[arg(long, conflicts_with_all = ["start", "no_start", "model"])]
+    start_last_good: bool,
     /// Do not start the model, whatever the settings say.
     #[arg(long)]
     no_start: bool,
@@ -36,7 +37,8 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     });
     let options = UpOptions {
         port: args.port,
-        start: if args.start { Some(true) } else { args.no_start.then_some(false) },
+        last_good: args.start_last_good,
+        start: if args.start || args.start_last_good { Some(true) } else { args.no_start.then_some(false) },
         model: model.transpose()?,
         program: None,
     };
@@ -84,7 +86,11 @@ async fn serve(options: UpOptions, json: bool) -> Result<(), Failure> {
         output::line(&format!("Hearth is running. Open {}", appliance.page()));
         output::line(&format!("Clients use        {}/v1", appliance.url()));
     }
-    let end = async move { first.asked().await };
+    notify::ready(&appliance.url());
+    let end = async move {
+        first.asked().await;
+        notify::stopping();
+    };
     // The first signal is seen here too; the second one means "now".
     let hurry = async move {
         second.asked().await;

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     control::types::{Profile, Settings},
-    uds,
+    last_good, uds,
 };
 
 /// Lines of the log that go with a fault as evidence.
@@ -281,6 +281,7 @@ impl Drive {
                 self.ready_at = Some(Instant::now());
                 let profile = self.publish.borrow().profile.clone();
                 self.load_times.insert(key(&profile), since.elapsed());
+                last_good::write(&self.options.places.last_good(), &profile);
                 tracing::info!(
                     model,
                     generation = target.generation,
