@@ -16,21 +16,21 @@ impl Managed {
     fn new(answer: &str) -> Managed {
         let plot = Plot::new();
         let bin = plot.root().join("bin");
-        fs::create_dir(&bin).unwrap();
+        fs::create_dir(&bin).expect("a fresh folder");
         let asked = plot.root().join("asked");
         let script = format!(
             "#!/bin/sh\necho \"$*\" >>'{}'\n[ \"$1\" = --user ] && shift\n{answer}\n",
             asked.display()
         );
-        fs::write(bin.join("systemctl"), script).unwrap();
-        fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(bin.join("systemctl"), script).expect("a fresh file");
+        fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).expect("our file");
         Managed { plot }
     }
 
     fn service(&self, args: &[&str]) -> Output {
         let args: Vec<&OsStr> = ["service"].iter().chain(args).map(OsStr::new).collect();
-        let path = format!("{}:{}", self.plot.root().join("bin").display(), std::env::var("PATH").unwrap());
-        self.plot.command(&args).env("PATH", path).output().unwrap()
+        let path = format!("{}:{}", self.plot.root().join("bin").display(), std::env::var("PATH").expect("a PATH"));
+        self.plot.command(&args).env("PATH", path).output().expect("hearth runs")
     }
 
     fn asked(&self) -> String {

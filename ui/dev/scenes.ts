@@ -33,7 +33,7 @@ const strange: ModelCard = {
 export const models = [ember, qwen, strange];
 export const profile: Profile = { model: "ember", context: null, max_requests: 4, kv: "bf16", exact: false };
 export const settings: Settings = {
-  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system",
+  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", keep_chats: true,
 };
 export const plan: Plan = {
   verdict: "fits", context: 4096, needed: 61 * MiB, available: 14.2 * GiB, bytes_per_token: 4.1e6, decode_tok_s_ceiling: 7800,

@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     ApplianceError, Places,
     board::{Board, BoardOptions},
+    chats::Chats,
     control::{
         Control, guard,
         types::{Endpoint, Notice, Settings},
@@ -92,6 +93,8 @@ impl Appliance {
         let (history, moved) = History::open(&places.state.join("history.db"));
         let history = Arc::new(history);
         let mut notices: Vec<Notice> = moved.into_iter().collect();
+        let (chats, moved) = Chats::open(&places.state.join("chats.db"));
+        notices.extend(moved);
         if replaced {
             notices.push(Notice {
                 code: "token_replaced".into(),
@@ -125,6 +128,7 @@ impl Appliance {
         let (ending, end) = watch::channel(false);
         let control = Control {
             board,
+            chats,
             supervisor: supervisor.clone(),
             settings,
             settings_file: places.settings(),

@@ -80,6 +80,12 @@ pub enum ApplianceError {
         /// SQLite's reason.
         cause: rusqlite::Error,
     },
+    /// The conversations cannot be read or written.
+    #[error("the chats cannot be kept: {cause}")]
+    Chats {
+        /// SQLite's reason.
+        cause: String,
+    },
     /// The engine's process cannot be started.
     #[error("the engine cannot be started from {program}: {cause}")]
     Spawn {
@@ -123,6 +129,7 @@ impl ApplianceError {
             ApplianceError::PortInUse { .. } => "port_in_use",
             ApplianceError::Listen { .. } => "cannot_listen",
             ApplianceError::History { .. } => "history",
+            ApplianceError::Chats { .. } => "chats",
             ApplianceError::Spawn { .. } => "spawn",
             ApplianceError::NotRunning { .. } => "not_running",
             ApplianceError::NoAnswer { .. } => "no_answer",
@@ -155,6 +162,9 @@ impl ApplianceError {
             ),
             ApplianceError::Listen { .. } => "Choose an address of this machine.".into(),
             ApplianceError::History { .. } => "Move the file away; a new history is begun.".into(),
+            ApplianceError::Chats { .. } => {
+                "Check that the disk has room and that Hearth's state folder is yours.".into()
+            }
             ApplianceError::Spawn { .. } => "Install Hearth again; its program was moved or removed.".into(),
             ApplianceError::NotRunning { .. } => "Start one with `hearth up`.".into(),
             ApplianceError::NoAnswer { .. } => {

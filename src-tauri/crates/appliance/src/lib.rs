@@ -2,6 +2,7 @@
 
 mod appliance;
 mod board;
+pub mod chats;
 pub mod control;
 mod error;
 mod gateway;

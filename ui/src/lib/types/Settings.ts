@@ -28,4 +28,8 @@ memory_reserve: number | null,
 /**
  * `system`, `light` or `dark`.
  */
-theme: string, };
+theme: string, 
+/**
+ * Keep the conversations of the chat page.
+ */
+keep_chats: boolean, };

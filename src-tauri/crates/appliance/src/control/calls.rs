@@ -30,13 +30,13 @@ const SHOWS: Duration = Duration::from_millis(500);
 const LOG_LINES: usize = 2000;
 const REQUESTS: u32 = 1000;
 
-type Answer = Result<Response<Body>, Refused>;
+pub(super) type Answer = Result<Response<Body>, Refused>;
 
-fn bad(code: &str, message: String, next_step: &str) -> Refused {
+pub(super) fn bad(code: &str, message: String, next_step: &str) -> Refused {
     refuse(StatusCode::BAD_REQUEST, Fault::new(code, message, next_step))
 }
 
-fn failed(error: &ApplianceError) -> Refused {
+pub(super) fn failed(error: &ApplianceError) -> Refused {
     let status = match error {
         ApplianceError::BadSetting { .. } => StatusCode::BAD_REQUEST,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -45,7 +45,7 @@ fn failed(error: &ApplianceError) -> Refused {
 }
 
 /// The body as a message; an empty body is the default message where there is one.
-fn message<T: DeserializeOwned>(body: &Bytes, empty: Option<T>) -> Result<T, Refused> {
+pub(super) fn message<T: DeserializeOwned>(body: &Bytes, empty: Option<T>) -> Result<T, Refused> {
     match empty {
         Some(default) if body.is_empty() => Ok(default),
         _ => serde_json::from_slice(body).map_err(|error| {
@@ -58,7 +58,7 @@ fn message<T: DeserializeOwned>(body: &Bytes, empty: Option<T>) -> Result<T, Ref
     }
 }
 
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refused> {
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Refused> {
     let wrong = |error: QueryRejection| bad("bad_query", format!("{error}."), "Correct the address.");
     query.map(|Query(value)| value).map_err(wrong)
 }

@@ -23,6 +23,7 @@ impl Default for Settings {
             profile: Profile::default(),
             memory_reserve: None,
             theme: "system".into(),
+            keep_chats: true,
         }
     }
 }

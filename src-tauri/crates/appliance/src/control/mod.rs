@@ -1,6 +1,7 @@
 //! The control API: what the window, a browser, the CLI and scripts use to see and steer the appliance.
 
 mod calls;
+mod chats;
 mod defaults;
 mod events;
 pub(crate) mod guard;
@@ -17,15 +18,18 @@ use axum::{
 use tokio::sync::watch;
 
 use self::types::Settings;
-use crate::{board::Board, supervisor::Supervisor, token::Token};
+use crate::{board::Board, chats::Chats, supervisor::Supervisor, token::Token};
 
 /// Largest body of a control message.
 const BODY_LIMIT: usize = 64 * 1024;
+/// Largest conversation.
+const CHAT_LIMIT: usize = 16 << 20;
 
 /// What the control API works on.
 #[derive(Clone)]
 pub(crate) struct Control {
     pub board: Board,
+    pub chats: Chats,
     pub supervisor: Supervisor,
     pub settings: Arc<watch::Sender<Settings>>,
     pub settings_file: PathBuf,
@@ -50,6 +54,14 @@ impl Control {
             .route("/api/engine/start", post(calls::start))
             .route("/api/engine/stop", post(calls::stop))
             .route("/api/plan", post(calls::plan))
+            .route("/api/chats", get(chats::list).delete(chats::remove_all))
+            .route(
+                "/api/chats/{id}",
+                get(chats::read)
+                    .put(chats::write)
+                    .delete(chats::remove)
+                    .layer(DefaultBodyLimit::max(CHAT_LIMIT)),
+            )
             .route("/api/{*rest}", axum::routing::any(calls::unknown))
             .method_not_allowed_fallback(calls::wrong_method)
             .layer(DefaultBodyLimit::max(BODY_LIMIT))

@@ -389,6 +389,8 @@ pub struct Settings {
     pub memory_reserve: Option<f64>,
     /// `system`, `light` or `dark`.
     pub theme: String,
+    /// Keep the conversations of the chat page.
+    pub keep_chats: bool,
 }
 
 /// Body of every refusal of the control API.

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use chart::Charts;
 pub(crate) use chart::Sample;
 use store::Store;
+pub(crate) use store::move_aside;
 
 use crate::control::types::{History as Chart, HistoryEvent, Notice, RequestRecord};
 

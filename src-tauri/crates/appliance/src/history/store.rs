@@ -208,7 +208,7 @@ const REQUEST_COLUMNS: &str =
     queue_s, ttft_s, decode_tok_s, finish, error, error_code FROM requests WHERE row > ?1";
 
 /// Renames the file (and SQLite's side files, which belong to it) out of the way.
-fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
+pub(crate) fn move_aside(path: &Path) -> std::io::Result<PathBuf> {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
