@@ -29,7 +29,8 @@ impl Managed {
 
     fn service(&self, args: &[&str]) -> Output {
         let args: Vec<&OsStr> = ["service"].iter().chain(args).map(OsStr::new).collect();
-        let path = format!("{}:{}", self.plot.root().join("bin").display(), std::env::var("PATH").expect("a PATH"));
+        let path =
+            format!("{}:{}", self.plot.root().join("bin").display(), std::env::var("PATH").expect("a PATH"));
         self.plot.command(&args).env("PATH", path).output().expect("hearth runs")
     }
 
