@@ -18,7 +18,7 @@ fn format(weight: &PackedWeight<'_>) -> WeightFormat {
     }
 }
 
-/// Format, rows and columns of the stack of `parts`. All must have the same format and width and hold numbers only.
+/// Format, rows and columns of the stack of `parts`. All must have the same format and width.
 pub(crate) fn stacked(parts: &[PackedWeight<'_>]) -> Result<(WeightFormat, usize, usize)> {
     let first =
         parts.first().ok_or_else(|| OpError::shape("pack", "parts", "at least one matrix", "none"))?;
@@ -26,7 +26,6 @@ pub(crate) fn stacked(parts: &[PackedWeight<'_>]) -> Result<(WeightFormat, usize
     let mut rows = 0usize;
     for part in parts {
         dequantise::check(part)?;
-        refuse_non_numbers(part)?;
         if format(part) != kind {
             return Err(OpError::shape("pack", "format", format!("{kind:?}"), format!("{:?}", format(part))));
         }
@@ -41,6 +40,7 @@ pub(crate) fn stacked(parts: &[PackedWeight<'_>]) -> Result<(WeightFormat, usize
 /// Stacks `parts` by rows into one weight.
 pub(crate) fn pack(cpu: &Cpu, parts: &[PackedWeight<'_>]) -> Result<Weight> {
     let (kind, rows, cols) = stacked(parts)?;
+    parts.iter().try_for_each(refuse_non_numbers)?;
     let block_scaled =
         parts.iter().any(|p| matches!(&p.values, Values::Fp8 { scales: Fp8Scales::Block128(_), .. }));
     let mut storage = CpuWeight::zeroed(&mut cpu.slab(), kind, rows, cols, block_scaled)?;
@@ -64,7 +64,8 @@ pub(crate) fn pack(cpu: &Cpu, parts: &[PackedWeight<'_>]) -> Result<Weight> {
     Ok(Weight { rows, cols, format: kind, bytes: storage.bytes(), storage: Storage::Cpu(storage) })
 }
 
-/// The kernels move E4M3 and f16 bits without looking for codes that are not finite numbers: none may come in.
+/// No weight may hold what is not a finite number: it would make every answer worthless, and the kernels move E4M3 and f16
+/// bits without looking for such codes.
 fn refuse_non_numbers(part: &PackedWeight<'_>) -> Result<()> {
     let not_a_number = |what: &'static str, at: Option<usize>| match at {
         Some(at) => {
@@ -80,7 +81,14 @@ fn refuse_non_numbers(part: &PackedWeight<'_>) -> Result<()> {
         Values::F16(bytes) => {
             not_a_number("f16 weights", bytes.chunks_exact(2).position(|b| b[1] & 0x7c == 0x7c))
         }
-        Values::F32(_) | Values::Bf16(_) => Ok(()),
+        Values::Bf16(bytes) => not_a_number(
+            "bf16 weights",
+            bytes.chunks_exact(2).position(|b| b[1] & 0x7f == 0x7f && b[0] & 0x80 == 0x80),
+        ),
+        Values::F32(bytes) => not_a_number(
+            "f32 weights",
+            bytes.chunks_exact(4).position(|b| b[3] & 0x7f == 0x7f && b[2] & 0x80 == 0x80),
+        ),
     }
 }
 

@@ -1,14 +1,17 @@
-//! Repacks checkpoint matrices into the device layout (`kernels/cuda/tile.cuh` draws it) on the host and copies them to the
-//! device. Runs once per weight, at load.
+//! Repacks checkpoint matrices into the device layout (`kernels/cuda/tile.cuh` draws it). Runs once per weight, at load: the
+//! numbers are copied to the device as the file has them, and `cuda/pack.cu` deals them out there.
+
+#[cfg(all(test, feature = "emulator"))]
+mod definition;
 
 use super::Cuda;
+use super::gpu::{Args, Launch, bytes_of};
 use super::memory::DeviceBuffer;
 use super::weight::{CudaWeight, Matrix};
 use crate::weight::Storage;
 use crate::{
     Fp8Scales, Nvfp4Global, OpError, PackedWeight, Result, Values, Weight, WeightFormat, cpu::pack::stacked,
 };
-use half::bf16;
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -18,22 +21,30 @@ pub(crate) const TILE_COLS: usize = 64;
 const SCALE_COLS: usize = 128;
 /// What an NVFP4 code comes out as on the device is 2^-14 of its number; the row scale makes up for it.
 const NVFP4_UNIT: f32 = 16384.0;
-/// Bytes below which a second thread costs more than it saves.
-const THREAD_BYTES: usize = 1 << 20;
+/// Bytes of a matrix that lie on the device as stored at one time. A row of tiles that is longer goes alone.
+const STAGE: usize = 32 << 20;
+/// Threads of a block; `PACK_THREADS` in pack.cu.
+const THREADS: usize = 256;
 
-/// A packed matrix in host memory, before it is copied.
-#[derive(Debug)]
-pub(crate) struct HostTiles {
-    format: WeightFormat,
-    rows: usize,
-    cols: usize,
-    row_tiles: usize,
-    k_tiles: usize,
-    paired: bool,
-    tiles: Vec<u8>,
-    row_scales: Vec<f32>,
-    block_scales: Vec<f32>,
+/// `struct PackArgs` in pack.cu.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct PackArgs {
+    from: u64,
+    scales: u64,
+    tiles: u64,
+    fault: u64,
+    rows: u32,
+    cols: u32,
+    row_tiles: u32,
+    k_tiles: u32,
+    paired: u32,
+    unused: u32,
 }
+
+// SAFETY: repr(C), 8-byte fields before 4-byte ones, an even number of those: no padding.
+unsafe impl Args for PackArgs {}
+const _: () = assert!(size_of::<PackArgs>() == 56);
 
 /// Bytes of a tile.
 pub(crate) fn tile_bytes(format: WeightFormat) -> usize {
@@ -56,6 +67,28 @@ pub(crate) fn format_code(format: WeightFormat) -> u32 {
     }
 }
 
+/// Bytes of `cols` numbers of a row as stored, without scales.
+fn row_bytes(format: WeightFormat, cols: usize) -> usize {
+    match format {
+        WeightFormat::F32 => 4 * cols,
+        WeightFormat::F16 | WeightFormat::Bf16 => 2 * cols,
+        WeightFormat::Fp8 => cols,
+        WeightFormat::Nvfp4 => cols / 2,
+    }
+}
+
+/// The numbers of rows `first .. first + rows` of a part as stored, and NVFP4's block scales of them.
+fn stored<'a>(part: &PackedWeight<'a>, first: usize, rows: usize) -> (&'a [u8], &'a [u8]) {
+    let window = |bytes: &'a [u8], row: usize| &bytes[first * row..(first + rows) * row];
+    let cols = part.cols;
+    match part.values {
+        Values::F32(bytes) => (window(bytes, 4 * cols), &[]),
+        Values::F16(bytes) | Values::Bf16(bytes) => (window(bytes, 2 * cols), &[]),
+        Values::Fp8 { codes, .. } => (window(codes, cols), &[]),
+        Values::Nvfp4 { nibbles, scales, .. } => (window(nibbles, cols / 2), window(scales, cols / 16)),
+    }
+}
+
 /// Which stacked row lies where.
 struct Stack<'a> {
     parts: &'a [PackedWeight<'a>],
@@ -64,9 +97,34 @@ struct Stack<'a> {
     paired: bool,
 }
 
-impl Stack<'_> {
+impl<'a> Stack<'a> {
     fn row_tiles(&self) -> usize {
         if self.paired { (self.rows / 2).div_ceil(8) } else { self.rows.div_ceil(TILE_ROWS) }
+    }
+
+    /// The stacked rows that tiles `first .. last` hold, as the device's kernel expects them: in order; paired, the gate rows
+    /// and then the up rows.
+    fn rows_of(&self, first: usize, last: usize) -> Vec<std::ops::Range<usize>> {
+        if !self.paired {
+            return vec![first * TILE_ROWS..(last * TILE_ROWS).min(self.rows)];
+        }
+        let inter = self.rows / 2;
+        let (first, last) = ((first * 8).min(inter), (last * 8).min(inter));
+        vec![first..last, inter + first..inter + last]
+    }
+
+    /// The pieces of parts that make the stacked rows `rows`: part, its first row, how many.
+    fn pieces(
+        &self,
+        rows: std::ops::Range<usize>,
+    ) -> impl Iterator<Item = (&'a PackedWeight<'a>, usize, usize)> {
+        let mut begin = 0;
+        self.parts.iter().filter_map(move |part| {
+            let (first, last) = (rows.start.max(begin), rows.end.min(begin + part.rows));
+            let piece = (first < last).then(|| (part, first - begin, last - first));
+            begin += part.rows;
+            piece
+        })
     }
 
     /// The part, and the row of it, that row `r` of row tile `tile` holds; None: padding.
@@ -89,32 +147,39 @@ impl Stack<'_> {
 
 /// Stacks `parts` by rows into one weight on the device. `paired`: they are gate rows followed by as many up rows.
 pub(crate) fn pack(cuda: &Cuda, parts: &[PackedWeight<'_>], paired: bool) -> Result<Weight> {
-    let host = tiles(parts, paired)?;
-    let bytes_of = |scales: &[f32]| -> Vec<u8> { scales.iter().flat_map(|s| s.to_le_bytes()).collect() };
-    let tiles = DeviceBuffer::from_host(&cuda.gpu, &host.tiles)?;
-    let mut scales = bytes_of(&host.row_scales);
-    let block_at = scales.len() as u64;
-    scales.extend(bytes_of(&host.block_scales));
-    let scales = DeviceBuffer::from_host(&cuda.gpu, &scales)?;
+    let (format, rows, cols) = stacked(parts)?;
+    let stack = checked(parts, rows, cols, paired)?;
+    let (row_tiles, k_tiles) = (stack.row_tiles(), cols.div_ceil(TILE_COLS));
+    let row_scales = row_scales(&stack, row_tiles)?;
+    let block_scales = block_scales(&stack, row_tiles, cols)?;
+    let bytes = k_tiles
+        .checked_mul(tile_bytes(format))
+        .and_then(|row| row.checked_mul(row_tiles))
+        .filter(|bytes| *bytes <= isize::MAX as usize)
+        .ok_or(OpError::OutOfMemory { device: cuda.gpu.device(), bytes: usize::MAX })?;
+    let tiles = DeviceBuffer::new(&cuda.gpu, bytes)?;
+    let block_at = (row_scales.len() * 4) as u64;
+    let both: Vec<u8> = row_scales.iter().chain(&block_scales).flat_map(|s| s.to_le_bytes()).collect();
+    let scales = DeviceBuffer::from_host(&cuda.gpu, &both)?;
     let matrix = Matrix {
         tiles: tiles.address,
         row_scales: scales.address,
-        block_scales: if host.block_scales.is_empty() { 0 } else { scales.address + block_at },
-        rows: host.rows as u32,
-        cols: host.cols as u32,
-        row_tiles: host.row_tiles as u32,
-        k_tiles: host.k_tiles as u32,
-        format: format_code(host.format),
-        paired: u32::from(host.paired),
+        block_scales: if block_scales.is_empty() { 0 } else { scales.address + block_at },
+        rows: rows as u32,
+        cols: cols as u32,
+        row_tiles: row_tiles as u32,
+        k_tiles: k_tiles as u32,
+        format: format_code(format),
+        paired: u32::from(paired),
     };
+    deal(cuda, &stack, format, matrix)?;
     let bytes = tiles.bytes + scales.bytes;
     let storage = Storage::Cuda(CudaWeight { matrix, _buffers: vec![tiles, scales] });
-    Ok(Weight { rows: host.rows, cols: host.cols, format: host.format, bytes, storage })
+    Ok(Weight { rows, cols, format, bytes, storage })
 }
 
-/// The packing itself.
-pub(crate) fn tiles(parts: &[PackedWeight<'_>], paired: bool) -> Result<HostTiles> {
-    let (format, rows, cols) = stacked(parts)?;
+/// The stack, if the device's layout can hold it.
+fn checked<'a>(parts: &'a [PackedWeight<'a>], rows: usize, cols: usize, paired: bool) -> Result<Stack<'a>> {
     if u32::try_from(rows.div_ceil(8) * 16).is_err() || u32::try_from(cols).is_err() {
         return Err(OpError::shape(
             "pack",
@@ -126,42 +191,63 @@ pub(crate) fn tiles(parts: &[PackedWeight<'_>], paired: bool) -> Result<HostTile
     if paired && !rows.is_multiple_of(2) {
         return Err(OpError::shape("pack", "gate and up rows", "equally many", format!("{rows} together")));
     }
-    let stack = Stack { parts, rows, paired };
-    let (row_tiles, k_tiles) = (stack.row_tiles(), cols.div_ceil(TILE_COLS));
-    let bytes = k_tiles.checked_mul(tile_bytes(format)).and_then(|row| row.checked_mul(row_tiles));
-    let bytes = bytes.filter(|b| *b <= isize::MAX as usize);
-    let mut tiles = Vec::new();
-    bytes
-        .and_then(|bytes| tiles.try_reserve_exact(bytes).ok().map(|()| tiles.resize(bytes, 0)))
-        .ok_or(OpError::OutOfMemory { device: "cpu", bytes: bytes.unwrap_or(usize::MAX) })?;
-    let row_scales = row_scales(&stack, row_tiles)?;
-    let block_scales = block_scales(&stack, row_tiles, cols)?;
-    write_tiles(&stack, &mut tiles, k_tiles * tile_bytes(format));
-    Ok(HostTiles { format, rows, cols, row_tiles, k_tiles, paired, tiles, row_scales, block_scales })
+    Ok(Stack { parts, rows, paired })
 }
 
-/// Fills the tiles, on several threads if they are many.
-fn write_tiles(stack: &Stack<'_>, tiles: &mut [u8], row_bytes: usize) {
-    let write = |first: usize, tiles: &mut [u8]| {
-        for (i, tiles) in tiles.chunks_exact_mut(row_bytes).enumerate() {
-            for r in 0..TILE_ROWS {
-                if let Some((part, row)) = stack.find(first + i, r) {
-                    write_row(tiles, part, row, r);
-                }
-            }
-        }
+/// Copies the stack to the device, a stage after the other, and has its tiles written.
+fn deal(cuda: &Cuda, stack: &Stack<'_>, format: WeightFormat, matrix: Matrix) -> Result<()> {
+    let (cols, row_tiles) = (matrix.cols as usize, matrix.row_tiles as usize);
+    let (row, scale_row) =
+        (row_bytes(format, cols), if format == WeightFormat::Nvfp4 { cols / 16 } else { 0 });
+    let each = (STAGE / (TILE_ROWS * (row + scale_row)).max(1)).clamp(1, row_tiles.max(1));
+    let codes = (each * TILE_ROWS * row).next_multiple_of(256);
+    let from = cuda.working("weights as stored", codes + each * TILE_ROWS * scale_row)?;
+    let fault = cuda.working("what packing found", 4)?;
+    let (kernel, what) = match format {
+        WeightFormat::F32 => ("pack_f32", "f32 weights"),
+        WeightFormat::F16 => ("pack_f16", "f16 weights"),
+        WeightFormat::Bf16 => ("pack_bf16", "bf16 weights"),
+        WeightFormat::Fp8 => ("pack_fp8", "fp8 codes"),
+        WeightFormat::Nvfp4 => ("pack_nvfp4", "nvfp4 scales"),
     };
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let threads = (tiles.len() / THREAD_BYTES).clamp(1, cores);
-    if threads == 1 {
-        return write(0, tiles);
-    }
-    let share = (tiles.len() / row_bytes).div_ceil(threads);
-    std::thread::scope(|scope| {
-        for (i, tiles) in tiles.chunks_mut(share * row_bytes).enumerate() {
-            scope.spawn(move || write(i * share, tiles));
+    for first in (0..row_tiles).step_by(each) {
+        let last = (first + each).min(row_tiles);
+        let mut rows = 0;
+        for (part, begin, count) in stack.rows_of(first, last).into_iter().flat_map(|rows| stack.pieces(rows))
+        {
+            let (numbers, scales) = stored(part, begin, count);
+            cuda.gpu.write(from + (rows * row) as u64, numbers)?;
+            if !scales.is_empty() {
+                cuda.gpu.write(from + (codes + rows * scale_row) as u64, scales)?;
+            }
+            rows += count;
         }
-    });
+        let args = PackArgs {
+            from,
+            scales: from + codes as u64,
+            tiles: matrix.tiles + (first * matrix.k_tiles as usize * tile_bytes(format)) as u64,
+            fault,
+            rows: rows as u32,
+            cols: matrix.cols,
+            row_tiles: (last - first) as u32,
+            k_tiles: matrix.k_tiles,
+            paired: matrix.paired,
+            unused: 0,
+        };
+        let threads = (last - first) * matrix.k_tiles as usize * 32;
+        let grid = [threads.div_ceil(THREADS) as u32, 1, 1];
+        let launch = Launch { kernel, grid, block: THREADS as u32, shared: 0, pdl: true };
+        if threads > 0 {
+            cuda.gpu.launch(&launch, bytes_of(&args))?;
+        }
+    }
+    let mut found = [0; 4];
+    cuda.gpu.read(fault, &mut found)?;
+    if found != [0; 4] {
+        cuda.gpu.fill(fault, 0, 4)?;
+        return Err(OpError::shape("pack", what, "finite numbers", "NaN or infinite"));
+    }
+    Ok(())
 }
 
 /// What each finished row is multiplied with.
@@ -223,99 +309,122 @@ fn block_scales(stack: &Stack<'_>, row_tiles: usize, cols: usize) -> Result<Vec<
     Ok(scales)
 }
 
-/// The bits of an NVFP4 code in the word of its step: `Tile<NVFP4>::step` of tile.cuh.
-const fn spread(register: usize, code: u32) -> u32 {
-    let (sign, magnitude) = (code >> 3, code & 7);
-    match register {
-        0 => sign << 15 | magnitude << 9,
-        1 => sign << 12 | magnitude << 6,
-        2 => sign << 14 | magnitude << 3,
-        _ => sign << 13 | magnitude,
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use super::*;
+    use crate::cuda::emulated::EmulatorOptions;
+
+    /// Bytes that are finite numbers in every format.
+    fn finite(count: usize, seed: usize) -> Vec<u8> {
+        (0..count).map(|i| ((i * 131 + seed * 29 + (i >> 6)) as u8) & 0xbb).collect()
     }
-}
 
-/// Both codes of a byte, spread: `[register][byte]`.
-static SPREAD: [[u32; 256]; 4] = {
-    let mut table = [[0; 256]; 4];
-    let mut register = 0;
-    while register < 4 {
-        let mut byte = 0;
-        while byte < 256 {
-            let (even, odd) = (byte as u32 & 15, byte as u32 >> 4);
-            table[register][byte] = spread(register, even) | spread(register, odd) << 16;
-            byte += 1;
-        }
-        register += 1;
+    fn device_tiles(cuda: &Cuda, weight: &Weight) -> Vec<u8> {
+        let matrix = weight.tiles("test", "weight").expect("it lies on the device").matrix;
+        let mut bytes =
+            vec![0; matrix.row_tiles as usize * matrix.k_tiles as usize * tile_bytes(weight.format)];
+        cuda.gpu.read(matrix.tiles, &mut bytes).expect("it can be read");
+        bytes
     }
-    table
-};
 
-/// Where a pair of columns lies in its row of tiles.
-struct Place {
-    tile: usize,
-    lane: usize,
-    step: usize,
-    register: usize,
-}
-
-/// The place of columns `2 * pair` and `2 * pair + 1` of row `r` of a tile.
-fn place(pair: usize, r: usize) -> Place {
-    let in_tile = pair % (TILE_COLS / 2);
-    Place {
-        tile: pair / (TILE_COLS / 2),
-        lane: 4 * (r % 8) + in_tile / 8,
-        step: in_tile / 2 % 4,
-        register: 2 * (in_tile % 2) + r / 8,
-    }
-}
-
-/// Row `row` of a part as row `r` of its row of tiles.
-fn write_row(tiles: &mut [u8], part: &PackedWeight<'_>, row: usize, r: usize) {
-    let cols = part.cols;
-    match &part.values {
-        Values::F32(bytes) => {
-            for (pair, values) in bytes[row * cols * 4..(row + 1) * cols * 4].chunks(8).enumerate() {
-                let at = wide_place(&place(pair, r), 4096);
-                for (j, value) in values.chunks_exact(4).enumerate() {
-                    let value = f32::from_le_bytes([value[0], value[1], value[2], value[3]]);
-                    let high = bf16::from_f32(value);
-                    let low = bf16::from_f32(value - high.to_f32());
-                    tiles[at + 2 * j..][..2].copy_from_slice(&high.to_le_bytes());
-                    tiles[at + 2048 + 2 * j..][..2].copy_from_slice(&low.to_le_bytes());
+    #[test]
+    fn the_device_deals_every_format_as_the_definition_does() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        for (rows, cols) in [(16, 64), (24, 80), (50, 144), (8, 16)] {
+            let bytes = finite(rows * cols * 4, rows);
+            let scales = finite(rows * cols / 16, cols);
+            let all = [
+                Values::F32(&bytes),
+                Values::F16(&bytes[..rows * cols * 2]),
+                Values::Bf16(&bytes[..rows * cols * 2]),
+                Values::Fp8 { codes: &bytes[..rows * cols], scales: Fp8Scales::Tensor(1.0) },
+                Values::Nvfp4 {
+                    nibbles: &bytes[..rows * cols / 2],
+                    scales: &scales,
+                    global: Nvfp4Global::Multiply(1.0),
+                },
+            ];
+            for values in all {
+                let part = PackedWeight { rows, cols, values };
+                for parts in [vec![part.clone()], vec![part.clone(), part]] {
+                    for paired in [false, true] {
+                        let want = definition::tiles(&parts, paired).expect("a sound weight");
+                        let weight = pack(&cuda, &parts, paired).expect("a sound weight");
+                        let name =
+                            format!("{:?} [{rows}, {cols}] x {}, {paired}", weight.format, parts.len());
+                        assert!(device_tiles(&cuda, &weight) == want, "{name}");
+                    }
                 }
             }
         }
-        Values::F16(bytes) | Values::Bf16(bytes) => {
-            for (pair, value) in bytes[row * cols * 2..(row + 1) * cols * 2].chunks(4).enumerate() {
-                let at = wide_place(&place(pair, r), 2048);
-                tiles[at..at + value.len()].copy_from_slice(value);
-            }
-        }
-        Values::Fp8 { codes, .. } => {
-            for (pair, value) in codes[row * cols..(row + 1) * cols].chunks(2).enumerate() {
-                let p = place(pair, r);
-                let at = p.tile * 1024 + p.step / 2 * 512 + p.lane * 16 + p.step % 2 * 8 + p.register * 2;
-                tiles[at..at + value.len()].copy_from_slice(value);
-            }
-        }
-        Values::Nvfp4 { nibbles, scales, .. } => {
-            for (pair, byte) in nibbles[row * cols / 2..(row + 1) * cols / 2].iter().enumerate() {
-                let p = place(pair, r);
-                let at = p.tile * 576 + p.lane * 16 + p.step * 4;
-                let word = &mut tiles[at..at + 4];
-                for (to, bits) in word.iter_mut().zip(SPREAD[p.register][usize::from(*byte)].to_le_bytes()) {
-                    *to |= bits;
-                }
-            }
-            for (group, scale) in scales[row * cols / 16..(row + 1) * cols / 16].iter().enumerate() {
-                let lane = 4 * (r % 8) + group % 4;
-                tiles[group / 4 * 576 + 512 + 2 * lane + r / 8] = *scale;
-            }
+    }
+
+    #[test]
+    fn columns_that_no_load_of_sixteen_bytes_fits_are_dealt_too() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        let (rows, cols) = (19, 77);
+        let bytes = finite(rows * cols * 4, 3);
+        let all = [
+            Values::F32(&bytes),
+            Values::Bf16(&bytes[..rows * cols * 2]),
+            Values::Fp8 { codes: &bytes[..rows * cols], scales: Fp8Scales::Tensor(1.0) },
+        ];
+        for values in all {
+            let parts = [PackedWeight { rows, cols, values }];
+            let weight = pack(&cuda, &parts, false).expect("a sound weight");
+            let want = definition::tiles(&parts, false).expect("a sound weight");
+            assert!(device_tiles(&cuda, &weight) == want, "{:?}", weight.format);
         }
     }
-}
 
-/// Byte of a pair of 16-bit numbers whose tiles are `bytes` long.
-fn wide_place(p: &Place, bytes: usize) -> usize {
-    p.tile * bytes + p.step * 512 + p.lane * 16 + p.register * 4
+    #[test]
+    fn a_matrix_of_several_stages_is_packed_like_one() {
+        let cuda = Cuda::emulated(EmulatorOptions { watch: false, ..EmulatorOptions::default() })
+            .expect("the emulator opens");
+        // Rows so long that a stage holds few.
+        let (rows, cols) = (40, STAGE / 64);
+        let codes = finite(rows * cols, 5);
+        let parts = [PackedWeight {
+            rows,
+            cols,
+            values: Values::Fp8 { codes: &codes, scales: Fp8Scales::Tensor(1.0) },
+        }];
+        for paired in [false, true] {
+            let weight = pack(&cuda, &parts, paired).expect("a sound weight");
+            let want = definition::tiles(&parts, paired).expect("a sound weight");
+            assert!(device_tiles(&cuda, &weight) == want, "{paired}");
+        }
+    }
+
+    #[test]
+    fn one_number_that_is_none_is_found_wherever_it_lies_and_the_next_weight_is_packed_again() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        let (rows, cols) = (20, 80);
+        let sound = finite(rows * cols * 4, 1);
+        fn pack_one(cuda: &Cuda, (rows, cols): (usize, usize), values: Values<'_>) -> Result<()> {
+            pack(cuda, &[PackedWeight { rows, cols, values }], false).map(drop)
+        }
+        fn fp8(codes: &[u8]) -> Values<'_> {
+            Values::Fp8 { codes, scales: Fp8Scales::Tensor(1.0) }
+        }
+        for at in [0, 7 * cols + 5, rows * cols - 1] {
+            let with = |size: usize, number: &[u8]| {
+                let mut bytes = sound[..rows * cols * size].to_vec();
+                bytes[at * size..(at + 1) * size].copy_from_slice(number);
+                bytes
+            };
+            let f32s = with(4, &f32::NAN.to_le_bytes());
+            let bf16s = with(2, &half::bf16::INFINITY.to_le_bytes());
+            let f16s = with(2, &half::f16::NAN.to_le_bytes());
+            let codes = with(1, &[0xff]);
+            let all = [Values::F32(&f32s), Values::Bf16(&bf16s), Values::F16(&f16s), fp8(&codes)];
+            for values in all {
+                let error = pack_one(&cuda, (rows, cols), values)
+                    .expect_err("it holds what is no number")
+                    .to_string();
+                assert!(error.contains("NaN or infinite"), "{error}");
+            }
+            pack_one(&cuda, (rows, cols), fp8(&sound[..rows * cols])).expect("a sound weight");
+        }
+    }
 }

@@ -175,11 +175,16 @@ pub fn devices() -> Vec<Backend> {
             Cuda::emulated(EmulatorOptions { seed, order, copies, ..EmulatorOptions::default() }).unwrap(),
         ),
     };
-    vec![
+    let mut devices = vec![
         device(1, ThreadOrder::Random, AsyncCopies::Deferred),
         device(2, ThreadOrder::Random, AsyncCopies::Immediate),
         device(3, ThreadOrder::Reverse, AsyncCopies::Deferred),
-    ]
+    ];
+    // The same on silicon, where there is some that this build has code for. It goes first: `emulated` takes one.
+    if let Ok(cuda) = Cuda::open() {
+        devices.insert(0, Backend { name: "cuda".into(), ops: Box::new(cuda) });
+    }
+    devices
 }
 
 #[cfg(not(feature = "emulator"))]
@@ -196,7 +201,8 @@ pub fn emulated_with(multiprocessors: u32) -> Backend {
     Backend { name, ops: Box::new(Cuda::emulated(options).unwrap()) }
 }
 
-/// One emulated device: threads in an order drawn at random, asynchronous copies as late as they may come.
+/// The GPU, if there is one; else one emulated device: threads in an order drawn at random, asynchronous copies as late as
+/// they may come.
 pub fn emulated() -> Vec<Backend> {
     devices().into_iter().take(1).collect()
 }
