@@ -66,3 +66,23 @@ KERNEL(measure_nothing, 32, 1, MeasureArgs) {
     pdl_wait();
     pdl_launch();
 }
+
+// Numbers drawn from the seed (`from`) and the place, SplitMix64: bytes that are finite in every format, as the CPU draws them.
+KERNEL(measure_scramble, MEASURE_THREADS, 2, MeasureArgs) {
+    pdl_wait();
+    uint4* to = reinterpret_cast<uint4*>(args.to);
+    const u64 step = static_cast<u64>(gridDim.x) * MEASURE_THREADS;
+    for (u64 at = static_cast<u64>(blockIdx.x) * MEASURE_THREADS + threadIdx.x; at < args.count; at += step) {
+        u32 words[4];
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            u64 z = args.from + (2 * at + i + 1) * 0x9e3779b97f4a7c15ull;
+            z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+            z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+            z = (z ^ z >> 31) & 0xbbbbbbbbbbbbbbbbull;
+            words[2 * i] = static_cast<u32>(z);
+            words[2 * i + 1] = static_cast<u32>(z >> 32);
+        }
+        st16(to + at, make_uint4(words[0], words[1], words[2], words[3]));
+    }
+}

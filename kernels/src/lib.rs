@@ -9,6 +9,7 @@ pub mod direct;
 mod error;
 mod kv;
 mod narrow;
+pub mod only;
 pub mod ops;
 mod plan;
 pub mod sample;

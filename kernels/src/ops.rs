@@ -265,6 +265,17 @@ pub trait Ops: Send + Sync {
         body()
     }
 
+    /// Seconds that the ops of `body` take on the device, without what the host does to launch them: they are recorded and
+    /// run some times. `body` has run before, so that all memory is there. None where time means nothing.
+    fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
+        let start = std::time::Instant::now();
+        body()?;
+        Ok(Some(start.elapsed().as_secs_f64()))
+    }
+
+    /// Fills a tensor with bytes drawn from `seed` that are finite numbers in every format: contents for measurements.
+    fn scramble(&self, x: &mut Tensor, seed: u64) -> Result<()>;
+
     /// A zeroed tensor.
     fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor>;
 

@@ -13,6 +13,20 @@ pub(crate) fn zeros(dtype: DType, shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor { dtype, shape: shape.to_vec(), buffer: Buffer::Host(HostBuffer::zeroed(bytes)?) })
 }
 
+/// The op `scramble`: SplitMix64 over `seed`, with the bits left out that would make a number infinite or NaN.
+pub(crate) fn scramble(x: &mut Tensor, seed: u64) -> Result<()> {
+    // Fewer than 16 bytes at the end stay as they are, as on a device.
+    let bytes = x.host_mut::<u8>("scramble", "x")?;
+    let whole = bytes.len() / 16 * 16;
+    for (i, word) in bytes[..whole].chunks_exact_mut(8).enumerate() {
+        let mut z = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&((z ^ (z >> 31)) & 0xbbbb_bbbb_bbbb_bbbb).to_le_bytes());
+    }
+    Ok(())
+}
+
 /// A tensor from little-endian bytes. Same dtype: copied; f32, f16 and bf16: converted, rounded to nearest even.
 pub(crate) fn upload(from: DType, bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {
     const OP: &str = "upload";

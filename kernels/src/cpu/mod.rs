@@ -112,6 +112,10 @@ impl Ops for Cpu {
         "cpu"
     }
 
+    fn scramble(&self, x: &mut Tensor, seed: u64) -> Result<()> {
+        memory::scramble(x, seed)
+    }
+
     fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         memory::zeros(dtype, shape)
     }

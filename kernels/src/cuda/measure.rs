@@ -4,7 +4,7 @@
 use super::Cuda;
 use super::gpu::{Args, Gpu, Launch, bytes_of};
 use super::memory::DeviceBuffer;
-use crate::Result;
+use crate::{Result, Tensor};
 use std::sync::Arc;
 
 /// Argument of the kernels of measure.cu.
@@ -100,9 +100,44 @@ impl Cuda {
         })
     }
 
+    /// Seconds of `body`'s launches as a recorded graph: the median of some replays, each of which follows another.
+    pub(crate) fn time_recorded(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
+        if self.is_emulated() {
+            body()?;
+            return Ok(None);
+        }
+        let graph = self.gpu.capture(body)?;
+        let time = || self.gpu.time(&mut || self.gpu.replay(graph));
+        let first = time().and_then(|_| time());
+        // Long ones need no many repetitions.
+        let result = first.and_then(|first| match first {
+            Some(first) if first > 0.1 => Ok(Some(first)),
+            _ => median(REPEATS, || {
+                self.gpu.replay(graph)?;
+                time()
+            }),
+        });
+        self.gpu.drop_graph(graph);
+        result
+    }
+
     fn is_emulated(&self) -> bool {
         self.gpu.device() != "cuda"
     }
+}
+
+/// The op `scramble`.
+pub(crate) fn scramble(cuda: &Cuda, x: &mut Tensor, seed: u64) -> Result<()> {
+    // Fewer than 16 bytes at the end stay as they are.
+    let count = x.bytes() / 16;
+    let args = MeasureArgs { from: seed, to: x.address("scramble", "x")?, count: count as u64 };
+    if count == 0 {
+        return Ok(());
+    }
+    let blocks = cuda.properties().multiprocessors * RESIDENT;
+    let launch =
+        Launch { kernel: "measure_scramble", grid: [blocks, 1, 1], block: THREADS, shared: 0, pdl: true };
+    cuda.gpu.launch(&launch, bytes_of(&args))
 }
 
 /// Two buffers to read and copy between.

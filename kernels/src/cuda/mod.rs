@@ -199,6 +199,14 @@ impl Ops for Cuda {
         Ok(())
     }
 
+    fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
+        self.time_recorded(body)
+    }
+
+    fn scramble(&self, x: &mut Tensor, seed: u64) -> Result<()> {
+        measure::scramble(self, x, seed)
+    }
+
     fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         memory::zeros(self, dtype, shape)
     }

@@ -1,6 +1,6 @@
 //! Memory of a device behind tensors.
 
-use crate::bench::{Rng, devices, tensor};
+use crate::bench::{Rng, devices, one_of_each, tensor};
 use hearth_kernels::{DType, OpError};
 
 #[test]
@@ -24,4 +24,23 @@ fn more_memory_than_the_device_has_is_refused() {
         let refused = backend.zeros(DType::F32, &[1 << 40]);
         assert!(matches!(refused, Err(OpError::OutOfMemory { .. })), "{refused:?}");
     }
+}
+
+#[test]
+fn scrambled_memory_holds_the_same_finite_numbers_on_every_backend() {
+    let read = |seed| -> Vec<Vec<f32>> {
+        let backends = one_of_each();
+        let scrambled = backends.iter().map(|backend| {
+            let mut x = backend.zeros(DType::F32, &[3, 100]).unwrap();
+            backend.scramble(&mut x, seed).unwrap();
+            backend.read_rows(&x, 0, 3).unwrap()
+        });
+        scrambled.collect()
+    };
+    let (first, second) = (read(1), read(2));
+    for numbers in &first {
+        assert_eq!(numbers, &first[0]);
+        assert!(numbers.iter().all(|x| x.is_finite()) && numbers[0] != numbers[1]);
+    }
+    assert_ne!(first[0], second[0]);
 }

@@ -5,6 +5,7 @@ mod ledger;
 mod machine;
 mod measure;
 mod report;
+mod sweep;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -71,7 +72,19 @@ pub struct Args {
     /// SIMD level (default: the best present).
     #[arg(long, value_name = "LEVEL")]
     simd: Option<String>,
-    /// Append a line to this CSV file; a new file gets a header.
+    /// Time a step at these contexts (comma-separated) and what follows with them; the cache is filled with invented numbers.
+    #[arg(long, value_name = "TOKENS,..", value_delimiter = ',', requires = "synthetic")]
+    contexts: Vec<usize>,
+    /// With --contexts: time prefill of prompts this long.
+    #[arg(long, value_name = "TOKENS,..", value_delimiter = ',', requires = "contexts")]
+    prompts: Vec<usize>,
+    /// With --contexts: sequences side by side at the first context.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', requires = "contexts", default_value = "1")]
+    widths: Vec<usize>,
+    /// With --contexts: time every op alone, too, beside the floor of its bytes.
+    #[arg(long, requires = "contexts")]
+    ops: bool,
+    /// Append a line to this CSV file; a new file gets a header. With --contexts: write all figures to it.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
 }
@@ -86,6 +99,9 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
         return ledger::run(&args, machine, json);
     }
     let plan = plan(&args)?;
+    if let Some(shape) = args.synthetic.as_ref().filter(|_| !args.contexts.is_empty()) {
+        return sweep_over(&args, invented(&args, shape)?, &plan, json);
+    }
     let report = match (&args.synthetic, &args.model) {
         (Some(shape), _) => {
             let source = invented(&args, shape)?;
@@ -101,6 +117,44 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
         report.append_to(file)?;
     }
     crate::output::line(&if json { report.json().to_string() } else { report.text() });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `--contexts`: a figure per line as it is measured, then the file.
+fn sweep_over(args: &Args, source: Synthetic, plan: &Plan, json: bool) -> anyhow::Result<ExitCode> {
+    let figures = sweep::Plan {
+        contexts: args.contexts.clone(),
+        prompts: args.prompts.clone(),
+        widths: args.widths.clone(),
+        chunk: args.chunk,
+        kv: plan.kv,
+        ops: args.ops,
+    };
+    for (name, values, least, most) in [
+        ("--contexts", &figures.contexts, 0, 1 << 24),
+        ("--prompts", &figures.prompts, 1, 1 << 24),
+        ("--widths", &figures.widths, 1, 64),
+    ] {
+        for value in values {
+            ensure!((least..=most).contains(value), "{name} should be {least} to {most} each, found {value}");
+        }
+    }
+    let ops = measure::open(plan)?;
+    if !json {
+        crate::output::line(&sweep::heading());
+    }
+    let mut tell = |row: &sweep::Row| {
+        if !json {
+            crate::output::line(&sweep::line(row));
+        }
+    };
+    let sweep = sweep::sweep(source, ops, &figures, &mut tell)?;
+    if let Some(file) = &args.csv {
+        sweep.write(file)?;
+    }
+    if json {
+        crate::output::line(&sweep.json().to_string());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -264,6 +318,35 @@ mod tests {
     }
 
     #[test]
+    fn a_sweep_times_every_op_of_a_tiny_shape() {
+        let line = "bench --synthetic tiny --contexts 0,70 --prompts 40 --widths 1,2 --ops --chunk 32";
+        let args = parse(line);
+        let plan = plan(&args).expect("a sound plan");
+        let figures = sweep::Plan {
+            contexts: args.contexts.clone(),
+            prompts: args.prompts.clone(),
+            widths: args.widths.clone(),
+            chunk: args.chunk,
+            kv: plan.kv,
+            ops: args.ops,
+        };
+        let ops = std::sync::Arc::new(hearth_kernels::cpu::Cpu::new(Some(1)).expect("a thread"));
+        let source = Synthetic::named("tiny").expect("a known shape");
+        let sweep = sweep::sweep(source, ops, &figures, &mut |_| {}).expect("it runs");
+        let of = |kind: &str| sweep.rows.iter().filter(|row| row.kind == kind).collect::<Vec<_>>();
+        let decoded: Vec<_> = of("decode").iter().map(|row| (row.tokens, row.rows)).collect();
+        assert_eq!(decoded, [(0, 1), (0, 2), (70, 1)]);
+        assert_eq!((of("load").len(), of("prefill").len()), (1, 1));
+        assert!(of("decode op").len() >= 3 * 8 && of("prefill op").len() >= 8);
+        assert!(sweep.rows.iter().all(|row| row.seconds >= 0.0));
+        let whole: f64 = of("decode")[0].seconds;
+        assert!(of("decode op").iter().filter(|row| row.rows == 1).any(|row| row.seconds > 0.02 * whole));
+        assert_eq!(sweep.csv().lines().count(), sweep.rows.len() + 1);
+        let fields = |line: &str| line.split(',').count();
+        assert!(sweep.csv().lines().all(|line| fields(line) == 13));
+    }
+
+    #[test]
     fn impossible_options_are_refused_with_the_rule_and_the_value() {
         assert!(refused("bench --synthetic tiny --context 0").contains("--context should be 1 to"));
         assert!(refused("bench --synthetic tiny --rows 5000").contains("found 5000"));
@@ -279,6 +362,8 @@ mod tests {
         assert!(refused("bench --synthetic tiny --ledger gb11").contains("gb10"));
         assert!(refused("bench --synthetic tiny --ledger gb10 --acceptance 1.5").contains("0 to 1"));
         assert!(refused("bench --synthetic tiny --context 100000").contains("context"));
+        assert!(refused("bench --synthetic tiny --contexts 5 --prompts 0").contains("--prompts"));
+        assert!(refused("bench --synthetic tiny --contexts 5 --widths 65").contains("found 65"));
         assert!(refused("bench /nowhere/at/all").contains("/nowhere/at/all"));
     }
 

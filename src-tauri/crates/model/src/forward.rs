@@ -88,7 +88,7 @@ impl Model {
     }
 
     /// Embedding to final norm.
-    fn run_trunk(
+    pub(crate) fn run_trunk(
         &mut self,
         ops: &dyn Ops,
         pass: &Pass,

@@ -8,6 +8,7 @@ pub mod formats;
 mod forward;
 pub mod ledger;
 mod loader;
+mod measure;
 mod model;
 mod options;
 pub mod parts;

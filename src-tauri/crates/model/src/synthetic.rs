@@ -145,6 +145,19 @@ impl Synthetic {
         Ok(Synthetic { name: format!("{shape}:{recipe_name}"), config, spec, recipe, pools: OnceLock::new() })
     }
 
+    /// The same with room for `tokens` of context where the model's own are fewer: a long cache costs what it costs, whatever
+    /// positions mean there.
+    ///
+    /// # Errors
+    /// Those of reading the config.
+    pub fn with_context(mut self, tokens: usize) -> Result<Synthetic, ModelError> {
+        if self.spec.context < tokens {
+            self.config["max_position_embeddings"] = json!(tokens);
+            self.spec = family::read(&self.config)?;
+        }
+        Ok(self)
+    }
+
     /// `SHAPE:RECIPE`.
     pub fn name(&self) -> &str {
         &self.name
