@@ -49,7 +49,10 @@ const handle: Handler = (request, response, next) => {
   if (!scene) {
     return json({ error: { code: "unauthorized", message: "The token is not right.", next_step: "Open the address that hearth up prints.", evidence: null } }, 401);
   }
+  // Chats are kept nowhere here; the list is always empty.
+  if (url.pathname.startsWith("/api/chats/")) return void response.writeHead(204).end();
   switch (url.pathname) {
+    case "/api/chats": return json([]);
     case "/api/events": return events(response, scene);
     case "/api/state":
     case "/api/engine/start":

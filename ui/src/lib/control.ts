@@ -1,6 +1,8 @@
 // The control API (`/api/*`) as typed calls. A failed call is always a ControlError with a fault: a sentence and a next step.
 // Called by the live stores and the pages; the chat has its own client because /v1 speaks OpenAI.
 import { strings } from "./strings";
+import type { Chat } from "./types/Chat";
+import type { ChatSummary } from "./types/ChatSummary";
 import type { Fault } from "./types/Fault";
 import type { History } from "./types/History";
 import type { Log } from "./types/Log";
@@ -68,6 +70,15 @@ export class Control {
   start = (profile: Profile | null = null) =>
     this.call<Snapshot>("/api/engine/start", "POST", { profile } satisfies StartRequest);
   stop = (now = false) => this.call<Snapshot>("/api/engine/stop", "POST", { now } satisfies StopRequest);
+  chats = (search = "") => this.call<ChatSummary[]>(`/api/chats?search=${encodeURIComponent(search)}`);
+  chat = (id: string) => this.call<Chat>(`/api/chats/${encodeURIComponent(id)}`);
+  saveChat = async (chat: Chat): Promise<void> => {
+    await this.fetch(`/api/chats/${encodeURIComponent(chat.id)}`, { method: "PUT", body: JSON.stringify(chat) });
+  };
+  removeChat = async (id: string): Promise<void> => {
+    await this.fetch(`/api/chats/${encodeURIComponent(id)}`, { method: "DELETE" });
+  };
+  removeAllChats = () => this.call<{ removed: number }>("/api/chats", "DELETE");
   plan = (profile: Profile) => this.call<Plan>("/api/plan", "POST", { profile } satisfies PlanRequest);
 
   /** The open stream of `state` and `request` events. */

@@ -56,3 +56,10 @@ describe("numbers keep a steady shape", () => {
     expect(plain(f.contextLength(4000))).toBe("4 000");
   });
 });
+
+test("a list tells the time of today, the day of this year, and the year of others", () => {
+  const now = new Date(2026, 10, 27, 14, 5).getTime();
+  expect(f.when(new Date(2026, 10, 27, 9, 3).getTime(), now)).toBe("09:03");
+  expect(f.when(new Date(2026, 10, 26, 23, 59).getTime(), now)).toBe("Nov 26");
+  expect(f.when(new Date(2025, 0, 2).getTime(), now, "de")).toBe("2. Jan. 2025");
+});

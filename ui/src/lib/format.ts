@@ -110,6 +110,15 @@ export function clock(unixMs: Known): string {
   return [date.getHours(), date.getMinutes(), date.getSeconds()].map((n) => String(n).padStart(2, "0")).join(":");
 }
 
+/** When something was, in a list: the time if it was today, else the day, with the year if it was another one. */
+export function when(unixMs: Known, nowMs = Date.now(), language = "en"): string {
+  if (!known(unixMs)) return DASH;
+  const [date, now] = [new Date(unixMs), new Date(nowMs)];
+  if (date.toDateString() === now.toDateString()) return clock(unixMs).slice(0, 5);
+  const year = date.getFullYear() === now.getFullYear() ? {} : ({ year: "numeric" } as const);
+  return new Intl.DateTimeFormat(language, { day: "numeric", month: "short", ...year }).format(date);
+}
+
 /** Tokens of a context: 131072 -> "128K", 4000 -> "4 000". */
 export function contextLength(tokens: Known): string {
   if (!known(tokens)) return DASH;

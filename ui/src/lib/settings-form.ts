@@ -12,6 +12,7 @@ export interface Form {
   port: string;
   startEngine: boolean;
   theme: string;
+  keepChats: boolean;
 }
 
 export interface Problems {
@@ -35,6 +36,7 @@ export function toForm(settings: Settings): Form {
     port: String(settings.port),
     startEngine: settings.start_engine,
     theme: settings.theme,
+    keepChats: settings.keep_chats,
   };
 }
 
@@ -68,6 +70,7 @@ export function fromForm(form: Form, before: Settings): Settings {
     port: whole(form.port) ?? before.port,
     start_engine: form.startEngine,
     theme: form.theme,
+    keep_chats: form.keepChats,
     profile: {
       ...before.profile,
       model: form.model,

@@ -1,5 +1,5 @@
 import { afterEach, expect, test, vi } from "vitest";
-import { CompletionError, complete, faultOf } from "./completion";
+import { bodyOf, CompletionError, complete, faultOf } from "./completion";
 
 function answer(text: string, status = 200, contentType = "text/event-stream") {
   vi.stubGlobal("fetch", async () => new Response(text, { status, headers: { "content-type": contentType } }));
@@ -7,7 +7,7 @@ function answer(text: string, status = 200, contentType = "text/event-stream") {
 async function run() {
   let content = "";
   let reasoning = "";
-  const ended = await complete("ember", [], "chat-1", new AbortController().signal, (delta) => {
+  const ended = await complete({ model: "ember", messages: [] }, "chat-1", new AbortController().signal, (delta) => {
     content += delta.content;
     reasoning += delta.reasoning;
   });
@@ -21,7 +21,7 @@ afterEach(() => vi.unstubAllGlobals());
 test("pieces add up to the answer, and usage counts its tokens", async () => {
   answer(chunk({ role: "assistant", content: "" }) + chunk({ content: "It is " }) + chunk({ content: "7." }) + chunk({}, "stop") +
     'data: {"choices":[],"usage":{"completion_tokens":4}}\n\ndata: [DONE]\n\n');
-  expect(await run()).toEqual({ content: "It is 7.", reasoning: "", ended: { finish: "stop", outputTokens: 4 } });
+  expect(await run()).toEqual({ content: "It is 7.", reasoning: "", ended: { finish: "stop", outputTokens: 4, promptTokens: null, acceptance: null } });
 });
 test("thinking in its own field is kept apart", async () => {
   answer(chunk({ reasoning_content: "3 + 4" }) + chunk({ content: "7" }) + chunk({}, "stop") + "data: [DONE]\n\n");
@@ -55,4 +55,27 @@ test("a sentence that already ends with its next step gets no second one", () =>
 });
 test("an unknown code has a next step all the same", () => {
   expect(faultOf({ message: "x", code: "new_code" }, null).next_step).not.toBe("");
+});
+
+test("a call of a tool comes in pieces and is whole at the end", async () => {
+  const piece = (index: number, call: object) => chunk({ tool_calls: [{ index, ...call }] });
+  answer(piece(0, { id: "c1", function: { name: "add", arguments: "" } }) + piece(0, { function: { arguments: '{"a":' } }) +
+    piece(1, { id: "c2", function: { name: "mul", arguments: "{}" } }) + piece(0, { function: { arguments: "1}" } }) + chunk({}, "tool_calls") + "data: [DONE]\n\n");
+  let calls: unknown = null;
+  const ended = await complete({ model: "ember", messages: [] }, "chat-1", new AbortController().signal, (delta) => (calls = delta.toolCalls ?? calls));
+  expect(calls).toEqual([{ id: "c1", name: "add", arguments: '{"a":1}' }, { id: "c2", name: "mul", arguments: "{}" }]);
+  expect(ended.finish).toBe("tool_calls");
+});
+test("the share of accepted drafts is told where the engine drafts, and unknown where it does not", async () => {
+  const usage = (details: object) => chunk({ content: "7" }) + chunk({}, "stop") + `data: {"choices":[],"usage":${JSON.stringify({ completion_tokens: 9, ...details })}}\n\ndata: [DONE]\n\n`;
+  answer(usage({ completion_tokens_details: { accepted_prediction_tokens: 6, rejected_prediction_tokens: 2 } }));
+  expect((await run()).ended.acceptance).toBe(0.75);
+  answer(usage({ completion_tokens_details: { accepted_prediction_tokens: 0, rejected_prediction_tokens: 0 } }));
+  expect((await run()).ended.acceptance).toBeNull();
+});
+test("only what differs from the model's defaults is asked for", () => {
+  const none = { temperature: null, top_p: null, top_k: null, min_p: null, max_tokens: null, seed: null, thinking: null };
+  expect(Object.keys(bodyOf({ model: "m", messages: [], sampling: none, tools: [] }))).toEqual(["model", "messages", "stream", "stream_options"]);
+  const body = bodyOf({ model: "m", messages: [], sampling: { ...none, temperature: 0, thinking: false }, tools: [{}] });
+  expect(body).toMatchObject({ temperature: 0, chat_template_kwargs: { enable_thinking: false }, tools: [{}] });
 });

@@ -26,3 +26,9 @@ test("code, lists and tables are drawn", () => {
   expect(toHtml("- a\n- b")).toContain("<li>a</li>");
   expect(toHtml("|a|\n|-|\n|b|")).toContain("<table>");
 });
+test("code is coloured by whoever colours it, and a language with markup in its name is no markup", () => {
+  const colour = (code: string, language: string) => (language === "rust" ? `<span class="hljs-keyword">${code.trim()}</span>` : null);
+  expect(toHtml("```rust\nfn\n```", colour)).toContain('<span class="hljs-keyword">fn</span>');
+  expect(toHtml("```other\n<b>\n```", colour)).toContain("&lt;b&gt;");
+  expect(toHtml('```"><img src=x>\nx\n```', colour)).not.toMatch(/<img|language-"/);
+});
