@@ -6,7 +6,7 @@ use crate::ops::{
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
 use crate::sample::SampleRow;
-use crate::{DType, MemoryPlan, Ops, PackedWeight, Result, Tensor, Weight};
+use crate::{DType, DeviceMemory, Ops, PackedWeight, Result, Tensor, Weight};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The ops that can be named, in the order of a layer.
@@ -69,8 +69,8 @@ impl Ops for Only {
         self.inner.available_memory()
     }
 
-    fn plan(&self, plan: &MemoryPlan) -> Result<()> {
-        self.inner.plan(plan)
+    fn memory(&self) -> Option<&dyn DeviceMemory> {
+        self.inner.memory()
     }
 
     fn read_bandwidth(&self) -> Result<Option<f64>> {
