@@ -257,5 +257,7 @@ fn stage(
     if staged.picks != picks {
         staged.picks = picks.to_vec();
     }
+    // Not among the bytes: kernels do not ask.
+    staged.pass.exact = pass.exact;
     Ok(staged.buffer.address)
 }

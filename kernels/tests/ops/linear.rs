@@ -264,6 +264,28 @@ fn a_row_on_the_device_agrees_with_an_f64_loop_and_is_the_same_in_any_company() 
 }
 
 #[test]
+fn a_pass_that_differs_from_the_last_only_in_being_exact_is_computed_as_it_asks() {
+    let mut rng = Rng(12);
+    let (rows, cols, t) = (24, 128, 17);
+    let matrix = Matrix::random(&mut rng, Kind::Nvfp4Divide, rows, cols);
+    let x = rng.floats(t * cols);
+    for cpu in emulated() {
+        let w = cpu.pack(&[matrix.packed()]).unwrap();
+        let run = |exact: bool| {
+            let pass = Pass { exact, ..pass(t, 0, vec![]) };
+            cpu.begin(&pass, &vec![0; t], &[]).unwrap();
+            let mut out = poisoned(&cpu, &[t, rows]);
+            cpu.linear(t, &tensor(&cpu, &[t, cols], &x), &w, &mut out).unwrap();
+            read(&cpu, &out, t)
+        };
+        let (fast, exact) = (run(false), run(true));
+        assert!(fast != exact, "a fast pass is exact, or an exact one fast");
+        same("not exact again", &run(false), &fast);
+        same("exact again", &run(true), &exact);
+    }
+}
+
+#[test]
 fn rows_too_wide_for_shared_memory_are_the_same_in_any_company() {
     let mut rng = Rng(8);
     for kind in [Kind::Nvfp4Multiply, Kind::Fp8Block, Kind::Bf16] {
