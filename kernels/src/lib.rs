@@ -7,6 +7,7 @@ mod dequantise;
 pub mod device;
 pub mod direct;
 mod error;
+pub mod fp4;
 mod kv;
 mod narrow;
 pub mod only;

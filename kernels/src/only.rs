@@ -81,6 +81,10 @@ impl Ops for Only {
         self.inner.decode_rows()
     }
 
+    fn set_fp4_activations(&self, on: bool) -> Result<()> {
+        self.inner.set_fp4_activations(on)
+    }
+
     fn begin(&self, pass: &Pass, ids: &[u32], picks: &[u32]) -> Result<()> {
         self.inner.begin(pass, ids, picks)
     }

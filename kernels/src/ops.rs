@@ -246,6 +246,14 @@ pub trait Ops: Send + Sync {
         None
     }
 
+    /// Whether prefill rounds rows to NVFP4 (`fp4.rs`) before products with NVFP4 weights, which FP4 tensor cores then do:
+    /// `linear`, `linear_add`, the projections behind a norm, `moe_gate_up` and `moe_down`, in passes of more rows than
+    /// decode's 16 that are not `exact`. Off at first. On the CPU it is the definition only, and no faster.
+    ///
+    /// # Errors
+    /// [`crate::OpError::Unsupported`] on a device without such cores.
+    fn set_fp4_activations(&self, on: bool) -> Result<()>;
+
     /// Tells the backend which pass the next ops run: token ids of its rows, and the row numbers that will be gathered.
     /// What a device needs to know of them is copied there now, so that the ops themselves only launch.
     fn begin(&self, _pass: &Pass, _ids: &[u32], _picks: &[u32]) -> Result<()> {

@@ -5,8 +5,9 @@ use super::Cpu;
 use super::pool::Disjoint;
 use super::simd::TILE;
 use super::weight::{BLOCK, CpuWeight, LANES};
-use crate::{OpError, Result, Tensor, Weight};
+use crate::{OpError, Result, Tensor, Weight, WeightFormat, fp4};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 /// Some rows times one weight.
 pub(crate) struct Job<'a> {
@@ -173,6 +174,32 @@ impl Cpu {
         Ok(())
     }
 
+    /// [`Cpu::product`], where NVFP4 weights meet rows rounded to NVFP4 if `round`.
+    pub(crate) fn pass_product(
+        &self,
+        round: bool,
+        x: Rows<&[f32]>,
+        jobs: Vec<Job<'_>>,
+        out: Rows<&mut [f32]>,
+        add: bool,
+    ) -> Result<()> {
+        let (narrow, rest): (Vec<Job<'_>>, Vec<Job<'_>>) =
+            jobs.into_iter().partition(|job| round && job.weight.format == WeightFormat::Nvfp4);
+        let stride = out.stride;
+        if !narrow.is_empty() {
+            let mut rounded = x.values.to_vec();
+            let mut done = vec![false; rounded.len().div_ceil(x.stride.max(1))];
+            for (job, (row, _)) in narrow.iter().flat_map(|job| job.rows.iter().map(move |row| (job, *row))) {
+                if !std::mem::replace(&mut done[row], true) {
+                    fp4::round_in_place(&mut rounded[row * x.stride..][..job.weight.cols]);
+                }
+            }
+            let x = Rows { values: &rounded[..], stride: x.stride };
+            self.product(x, &narrow, Rows { values: &mut *out.values, stride }, add)?;
+        }
+        if rest.is_empty() { Ok(()) } else { self.product(x, &rest, out, add) }
+    }
+
     /// `out = x W^T`, or `out += x W^T`.
     pub(crate) fn linear_op(
         &self,
@@ -185,7 +212,8 @@ impl Cpu {
     ) -> Result<()> {
         let x = Rows { values: x.rows_f32(op, "x", t, w.cols)?, stride: w.cols };
         let out = Rows { values: out.rows_f32_mut(op, "out", t, w.rows)?, stride: w.rows };
-        self.product(x, &[Job::new(op, w, (0..t).map(|i| (i, i)).collect())?], out, add)
+        let round = self.rounds_rows(t, self.fp4.exact.load(Ordering::Relaxed));
+        self.pass_product(round, x, vec![Job::new(op, w, (0..t).map(|i| (i, i)).collect())?], out, add)
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod segments;
 mod simd;
 pub(crate) mod weight;
 
+use crate::cuda::DECODE_ROWS;
 use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route};
 use crate::sample::SampleRow;
 use crate::{DType, Ops, PackedWeight, Result, Tensor, Weight};
@@ -26,6 +27,7 @@ use crate::{DType, Ops, PackedWeight, Result, Tensor, Weight};
 use buffer::{HostBuffer, Slab};
 use pool::Pool;
 pub use simd::Simd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The CPU backend.
@@ -36,6 +38,16 @@ pub struct Cpu {
     slab: Mutex<Slab>,
     tiles: Mutex<Scratch>,
     results: Mutex<Scratch>,
+    fp4: Fp4,
+}
+
+/// When rows are rounded to NVFP4.
+#[derive(Debug, Default)]
+struct Fp4 {
+    /// Asked for.
+    on: AtomicBool,
+    /// Forbidden by the pass that `begin` was told.
+    exact: AtomicBool,
 }
 
 impl Cpu {
@@ -53,6 +65,7 @@ impl Cpu {
             slab: Mutex::default(),
             tiles: Mutex::new(Scratch::empty()?),
             results: Mutex::new(Scratch::empty()?),
+            fp4: Fp4::default(),
         })
     }
 
@@ -69,6 +82,11 @@ impl Cpu {
     /// Where weights get their memory.
     fn slab(&self) -> MutexGuard<'_, Slab> {
         self.slab.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether `t` rows are rounded to NVFP4 before products with NVFP4 weights.
+    fn rounds_rows(&self, t: usize, exact: bool) -> bool {
+        self.fp4.on.load(Ordering::Relaxed) && t > DECODE_ROWS && !exact
     }
 
     /// Space for interleaved rows.
@@ -114,6 +132,16 @@ impl Ops for Cpu {
 
     fn scramble(&self, x: &mut Tensor, seed: u64) -> Result<()> {
         memory::scramble(x, seed)
+    }
+
+    fn set_fp4_activations(&self, on: bool) -> Result<()> {
+        self.fp4.on.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn begin(&self, pass: &Pass, _ids: &[u32], _picks: &[u32]) -> Result<()> {
+        self.fp4.exact.store(pass.exact, Ordering::Relaxed);
+        Ok(())
     }
 
     fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {

@@ -165,7 +165,9 @@ pub(crate) fn gate_up(
     }
     let mut held = cpu.results();
     let both = held.floats(t * slots * 2 * max)?;
-    cpu.product(Rows { values: x, stride: hidden }, &jobs, Rows { values: both, stride: 2 * max }, false)?;
+    let round = cpu.rounds_rows(t, pass.exact);
+    let (x, results) = (Rows { values: x, stride: hidden }, Rows { values: &mut *both, stride: 2 * max });
+    cpu.pass_product(round, x, jobs, results, false)?;
     let finish = |pair: usize, out: &mut [f32]| {
         let inter = inter_of[pair];
         let (gate, up) = both[pair * 2 * max..][..2 * inter].split_at(inter);
@@ -209,7 +211,9 @@ pub(crate) fn down(
     }
     let mut held = cpu.results();
     let each = held.floats(t * slots * hidden)?;
-    cpu.product(Rows { values: act, stride: max }, &jobs, Rows { values: each, stride: hidden }, false)?;
+    let round = cpu.rounds_rows(t, pass.exact);
+    let (act, results) = (Rows { values: act, stride: max }, Rows { values: &mut *each, stride: hidden });
+    cpu.pass_product(round, act, jobs, results, false)?;
     let finish = |i: usize, out: &mut [f32]| {
         for slot in i * slots..(i + 1) * slots {
             cpu.simd.add_scaled(&each[slot * hidden..][..hidden], weights[slot], out);

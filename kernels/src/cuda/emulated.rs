@@ -53,6 +53,8 @@ pub struct EmulatorOptions {
     pub memory: u64,
     /// Multiprocessors it says it has.
     pub multiprocessors: u32,
+    /// The compute capability it says it has. Whatever it says, all kernels are there.
+    pub capability: (u32, u32),
 }
 
 impl Default for EmulatorOptions {
@@ -65,6 +67,7 @@ impl Default for EmulatorOptions {
             seconds: 120,
             memory: 4 << 30,
             multiprocessors: 4,
+            capability: (12, 1),
         }
     }
 }
@@ -130,7 +133,7 @@ impl Emulator {
         let state = State { device, recording: None, graphs: HashMap::new(), last_graph: 0 };
         let properties = Properties {
             name: "CUDA emulator".to_string(),
-            capability: (12, 1),
+            capability: options.capability,
             multiprocessors: options.multiprocessors,
             memory: options.memory,
             l2: 24 << 20,

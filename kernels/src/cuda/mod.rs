@@ -6,14 +6,17 @@ mod counter;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
+mod fp4;
 mod gaps;
 mod gdn;
 pub(crate) mod gpu;
 mod linear;
+mod linear_fp4;
 mod linear_prefill;
 mod measure;
 pub(crate) mod memory;
 mod moe;
+mod moe_fp4;
 mod moe_prefill;
 mod pack;
 mod pass;
@@ -40,6 +43,7 @@ use memory::DeviceBuffer;
 use pass::Staged;
 use slab::Slab;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most rows of a pass that runs as decode does; longer ones are prefill.
@@ -59,6 +63,8 @@ pub struct Cuda {
     graphs: Mutex<HashMap<GraphKey, u64>>,
     working: Mutex<HashMap<&'static str, DeviceBuffer>>,
     outgrown: Mutex<Vec<DeviceBuffer>>,
+    /// Prefill rounds rows to NVFP4.
+    fp4: AtomicBool,
 }
 
 /// What makes one recorded graph differ from another.
@@ -103,6 +109,7 @@ impl Cuda {
             graphs: Mutex::default(),
             working: Mutex::default(),
             outgrown: Mutex::default(),
+            fp4: AtomicBool::new(false),
         })
     }
 
@@ -163,6 +170,16 @@ impl Ops for Cuda {
 
     fn read_bandwidth(&self) -> Result<Option<f64>> {
         Ok(self.bandwidth()?.map(|measured| measured.read))
+    }
+
+    fn set_fp4_activations(&self, on: bool) -> Result<()> {
+        let (major, minor) = self.properties().capability;
+        if on && (major, minor) != fp4::CAPABILITY {
+            let what = format!("rounding to NVFP4 on compute capability {major}.{minor} (12.1 is needed)");
+            return Err(self.unsupported("fp4_activations", what));
+        }
+        self.fp4.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     fn begin(&self, pass: &Pass, ids: &[u32], picks: &[u32]) -> Result<()> {

@@ -1,8 +1,8 @@
 //! The experts' products for many rows: pairs sorted by expert on the device, then tensor-core products group by group.
 
-use super::Cuda;
 use super::gpu::{Args, Launch, bytes_of};
 use super::moe::{Layer, dim};
+use super::{Cuda, moe_fp4};
 use crate::ops::Experts;
 use crate::{Result, Weight, WeightFormat};
 
@@ -14,7 +14,7 @@ const GROUP_CHUNK: usize = 2048;
 /// which read the experts' weights once each.
 const MOST_RESULTS: usize = 1 << 28;
 /// Warps of a block of the product.
-const PRODUCT_WARPS: usize = 8;
+pub(super) const PRODUCT_WARPS: usize = 8;
 
 /// `struct MoeGroup` of moe_prefill.cuh.
 #[repr(C)]
@@ -148,7 +148,7 @@ fn kernels_of(weights: &[Weight]) -> impl Iterator<Item = &'static Kernel> {
     KERNELS.iter().filter(|kernel| weights.iter().any(|w| w.format == kernel.format))
 }
 
-fn launch<A: Args>(
+pub(super) fn launch<A: Args>(
     cuda: &Cuda,
     kernel: &'static str,
     grid: [usize; 2],
@@ -160,12 +160,15 @@ fn launch<A: Args>(
 }
 
 /// Pairs sorted by expert, as the product reads them.
-struct Groups {
-    list: u64,
-    items: u64,
-    item_count: u64,
+pub(super) struct Groups {
+    /// Pairs, those of an expert together.
+    pub list: u64,
+    /// Stretches of one expert's pairs.
+    pub items: u64,
+    /// How many.
+    pub item_count: u64,
     /// Upper bound of the number of items, which only the device knows.
-    most: usize,
+    pub most: usize,
 }
 
 /// Sorts the pairs of `t` rows.
@@ -207,6 +210,10 @@ pub(super) fn gate_up(
     let width = (layer.hidden as usize).next_multiple_of(64);
     let mut rounded = [None; 2];
     for kernel in kernels_of(&experts.gate_up) {
+        if moe_fp4::wanted(cuda, kernel.format) {
+            moe_fp4::gate_up(cuda, t, x, layer, &groups, act)?;
+            continue;
+        }
         let wide = bfloat(kernel.format);
         let (rows, undo) = match rounded[usize::from(wide)] {
             Some(known) => known,
@@ -291,24 +298,18 @@ fn down_strip(
     const OP: &str = "moe_down";
     let groups = group(cuda, OP, t, layer)?;
     let (slots, hidden) = (layer.slots as usize, layer.hidden as usize);
-    let pairs = t * slots;
-    let width = (layer.max_inter as usize).next_multiple_of(64);
-    let round = RoundArgs {
-        x: act,
-        ids: layer.ids,
-        table: layer.down,
-        out: cuda.working("moe rounded act", room * slots * width * 2)?,
-        undo: cuda.working("moe act undo", room * slots * 4)?,
-        rows: dim(OP, "rows", pairs)?,
-        stride: layer.max_inter,
-        cols: 0,
-        out_stride: dim(OP, "max_inter", width)?,
-        experts: layer.experts,
-        bfloat: 0,
-    };
-    launch(cuda, "moe_round", [pairs.div_ceil(8), 1], 0, &round)?;
-    let each = cuda.working("moe results", room * slots * hidden * 4)?;
+    let (pairs, room) = (t * slots, room * slots);
+    let each = cuda.working("moe results", room * hidden * 4)?;
+    let mut rounded = None;
     for kernel in kernels_of(&experts.down) {
+        if moe_fp4::wanted(cuda, kernel.format) {
+            moe_fp4::down(cuda, pairs, room, act, layer, &groups, each)?;
+            continue;
+        }
+        let round = match rounded {
+            Some(round) => round,
+            None => *rounded.insert(round_act(cuda, pairs, room, act, layer)?),
+        };
         let args = ProductArgs {
             table: layer.down,
             list: groups.list,
@@ -336,4 +337,25 @@ fn down_strip(
         zero: 0,
     };
     launch(cuda, "moe_combine", [t, hidden.div_ceil(4 * 256)], 0, &args)
+}
+
+/// Rounds each pair's `act` to 16 bits, of the type that its expert's products are of; working memory is taken for `room`.
+fn round_act(cuda: &Cuda, pairs: usize, room: usize, act: u64, layer: &Layer) -> Result<RoundArgs> {
+    const OP: &str = "moe_down";
+    let width = (layer.max_inter as usize).next_multiple_of(64);
+    let round = RoundArgs {
+        x: act,
+        ids: layer.ids,
+        table: layer.down,
+        out: cuda.working("moe rounded act", room * width * 2)?,
+        undo: cuda.working("moe act undo", room * 4)?,
+        rows: dim(OP, "rows", pairs)?,
+        stride: layer.max_inter,
+        cols: 0,
+        out_stride: dim(OP, "max_inter", width)?,
+        experts: layer.experts,
+        bfloat: 0,
+    };
+    launch(cuda, "moe_round", [pairs.div_ceil(8), 1], 0, &round)?;
+    Ok(round)
 }

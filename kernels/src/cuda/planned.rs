@@ -11,6 +11,7 @@ use super::slab::Slab;
 use super::weight::{CudaWeight, Matrix};
 use crate::weight::Storage;
 use crate::{DeviceMemory, MemoryPlan, Needs, OpError, Ops, Result, Weight, WeightFormat, WeightShape};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Columns that share one block scale.
@@ -55,6 +56,7 @@ impl Cuda {
             graphs: Mutex::default(),
             working: Mutex::default(),
             outgrown: Mutex::default(),
+            fp4: AtomicBool::new(false),
         })
     }
 
@@ -69,7 +71,9 @@ impl Cuda {
 
 impl DeviceMemory for Cuda {
     fn rehearsal(&self) -> Result<Arc<dyn Ops>> {
-        Ok(Arc::new(Cuda::rehearse(self.slab.under().clone())?))
+        let rehearsal = Cuda::rehearse(self.slab.under().clone())?;
+        rehearsal.set_fp4_activations(self.fp4())?;
+        Ok(Arc::new(rehearsal))
     }
 
     fn reserve(&self, shape: &WeightShape) -> Result<Weight> {

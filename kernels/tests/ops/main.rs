@@ -5,6 +5,8 @@
 mod attention;
 mod bench;
 mod device;
+#[cfg(feature = "emulator")]
+mod fp4;
 mod gdn;
 mod linear;
 mod moe;
