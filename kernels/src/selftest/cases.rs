@@ -24,6 +24,11 @@ const DECODE: f64 = 2e-5;
 const PREFILL: f64 = 5e-3;
 /// What only moves or adds f32.
 const PLAIN: f64 = 2e-6;
+/// Products of rows rounded to NVFP4: the numbers are the same on both sides, but how wide the FP4 tensor cores add up is
+/// not documented. A wrong layout or scale is off by a tenth.
+const FP4: f64 = 2e-3;
+/// The same behind a norm, whose last bit decides how a number near a tie is rounded.
+const FP4_NORMED: f64 = 3e-2;
 
 const fn case(
     op: &'static str,
@@ -102,6 +107,26 @@ pub(super) const CASES: [Case; 35] = [
         moe_down(ops, scale, seed, WeightFormat::Fp8, 2)
     }),
 ];
+
+/// The products with rows rounded to NVFP4, for devices that have them.
+pub(super) const FP4_CASES: [Case; 5] = [
+    case("linear", "nvfp4 rows", FP4, |ops, scale, seed| {
+        linear_of(ops, scale, seed, WeightFormat::Nvfp4, 70, Random::uneven)
+    }),
+    case("linear", "nvfp4 rows, 200", FP4, |ops, scale, seed| {
+        linear_of(ops, scale, seed, WeightFormat::Nvfp4, 200, Random::uneven)
+    }),
+    case("ffn_in", "nvfp4 rows", FP4_NORMED, |ops, scale, seed| ffn_in(ops, scale, seed, 40)),
+    case("moe_gate_up", "nvfp4 rows", FP4, |ops, scale, seed| {
+        moe_gate_up_of(ops, scale, seed, WeightFormat::Nvfp4, 40, Random::uneven)
+    }),
+    case("moe_down", "nvfp4 rows", FP4, |ops, scale, seed| {
+        moe_down_of(ops, scale, seed, WeightFormat::Nvfp4, 40, Random::uneven)
+    }),
+];
+
+/// Makes the rows of x.
+type Rows = fn(&mut Random, &dyn Ops, &[usize]) -> Result<Tensor>;
 
 /// Sizes of the layer that is imitated: those of Qwen3.6-35B-A3B, or as small as the formats allow.
 struct Sizes {
@@ -187,11 +212,22 @@ fn mtp_join(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
 }
 
 fn linear(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat, t: usize) -> Result<Vec<f32>> {
+    linear_of(ops, scale, seed, format, t, Random::tensor)
+}
+
+fn linear_of(
+    ops: &dyn Ops,
+    scale: Scale,
+    seed: u64,
+    format: WeightFormat,
+    t: usize,
+    x: Rows,
+) -> Result<Vec<f32>> {
     let (mut random, s) = (Random::new(seed), scale.sizes());
     // An odd number of rows: the last tile is not full.
     let rows = s.hidden + 24;
     let weight = random.weight(ops, format, rows, s.hidden, false)?;
-    let x = random.tensor(ops, &[t, s.hidden])?;
+    let x = x(&mut random, ops, &[t, s.hidden])?;
     let mut out = poisoned(ops, &[t, rows])?;
     ops.linear(t, &x, &weight, &mut out)?;
     ops.read_rows(&out, 0, t)
@@ -374,18 +410,40 @@ fn mixture(ops: &dyn Ops, s: &Sizes, random: &mut Random, format: WeightFormat, 
 }
 
 fn moe_gate_up(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat, t: usize) -> Result<Vec<f32>> {
+    moe_gate_up_of(ops, scale, seed, format, t, Random::tensor)
+}
+
+fn moe_gate_up_of(
+    ops: &dyn Ops,
+    scale: Scale,
+    seed: u64,
+    format: WeightFormat,
+    t: usize,
+    x: Rows,
+) -> Result<Vec<f32>> {
     let (mut random, s) = (Random::new(seed), scale.sizes());
     let m = mixture(ops, &s, &mut random, format, t)?;
-    let x = random.tensor(ops, &[t, s.hidden])?;
+    let x = x(&mut random, ops, &[t, s.hidden])?;
     let mut act: Tensor = poisoned(ops, &[t, m.slots * s.inter])?;
     ops.moe_gate_up(&m.pass, &x, &m.route, &m.experts, &mut act)?;
     ops.read_rows(&act, 0, t)
 }
 
 fn moe_down(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat, t: usize) -> Result<Vec<f32>> {
+    moe_down_of(ops, scale, seed, format, t, Random::tensor)
+}
+
+fn moe_down_of(
+    ops: &dyn Ops,
+    scale: Scale,
+    seed: u64,
+    format: WeightFormat,
+    t: usize,
+    x: Rows,
+) -> Result<Vec<f32>> {
     let (mut random, s) = (Random::new(seed), scale.sizes());
     let m = mixture(ops, &s, &mut random, format, t)?;
-    let act = random.tensor(ops, &[t, m.slots * s.inter])?;
+    let act = x(&mut random, ops, &[t, m.slots * s.inter])?;
     let mut out = random.tensor(ops, &[t, s.hidden])?;
     ops.moe_down(&m.pass, &act, &m.route, &m.experts, &mut out)?;
     ops.read_rows(&out, 0, t)

@@ -6,7 +6,7 @@ mod random;
 
 use crate::cpu::Cpu;
 use crate::{Ops, Result};
-use cases::{CASES, Case};
+use cases::{CASES, Case, FP4_CASES};
 use std::time::Instant;
 
 /// How large the problems are.
@@ -58,12 +58,41 @@ impl Check {
 /// # Errors
 /// Only those of the CPU: what the device does wrong is in its check. After a fault of the device the rest fail too.
 pub fn run(device: &dyn Ops, scale: Scale, done: &mut dyn FnMut(&Check, usize)) -> Result<Vec<Check>> {
+    run_cases(&CASES, &Cpu::new(None)?, device, scale, done)
+}
+
+/// The same for products with rows rounded to NVFP4 ([`Ops::set_fp4_activations`], which is off afterwards); None on a device
+/// that does not have them. [`run`] leaves them out: a device that fails here can do without.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_fp4(
+    device: &dyn Ops,
+    scale: Scale,
+    done: &mut dyn FnMut(&Check, usize),
+) -> Result<Option<Vec<Check>>> {
     let cpu = Cpu::new(None)?;
-    let mut checks = Vec::with_capacity(CASES.len());
-    for (number, case) in CASES.iter().enumerate() {
-        let want = (case.run)(&cpu, scale, number as u64)?;
+    cpu.set_fp4_activations(true)?;
+    if device.set_fp4_activations(true).is_err() {
+        return Ok(None);
+    }
+    let checks = run_cases(&FP4_CASES, &cpu, device, scale, done);
+    device.set_fp4_activations(false)?;
+    checks.map(Some)
+}
+
+fn run_cases(
+    cases: &[Case],
+    cpu: &Cpu,
+    device: &dyn Ops,
+    scale: Scale,
+    done: &mut dyn FnMut(&Check, usize),
+) -> Result<Vec<Check>> {
+    let mut checks = Vec::with_capacity(cases.len());
+    for (number, case) in cases.iter().enumerate() {
+        let want = (case.run)(cpu, scale, number as u64)?;
         let check = compare(case, &want, device, scale, number as u64);
-        done(&check, CASES.len());
+        done(&check, cases.len());
         checks.push(check);
     }
     Ok(checks)
@@ -117,6 +146,26 @@ mod tests {
         let checks = run(&device, Scale::Small, &mut |_, _| ()).expect("the CPU computes");
         let failed: Vec<&Check> = checks.iter().filter(|check| !check.passed()).collect();
         assert!(failed.is_empty(), "{failed:#?}");
+    }
+
+    #[cfg(feature = "emulator")]
+    #[test]
+    fn products_of_rounded_rows_pass_where_the_device_has_them_and_fail_where_it_does_not_round() {
+        use crate::cuda::{Cuda, emulated::EmulatorOptions};
+        let device = Cuda::emulated(EmulatorOptions::default()).expect("memory");
+        let checks = run_fp4(&device, Scale::Small, &mut |_, _| ()).expect("the CPU computes");
+        let checks = checks.expect("the emulated device has FP4 tensor cores");
+        assert!(checks.len() == FP4_CASES.len() && checks.iter().all(Check::passed), "{checks:#?}");
+        // What is left switched off computes the numbers themselves, which no bound may take for the rounded ones.
+        let cpu = Cpu::new(Some(1)).expect("a thread");
+        cpu.set_fp4_activations(true).expect("the CPU defines them");
+        let checks =
+            run_cases(&FP4_CASES, &cpu, &device, Scale::Small, &mut |_, _| ()).expect("the CPU computes");
+        assert!(checks.iter().all(|check| check.outcome == Outcome::Wrong), "{checks:#?}");
+
+        let old = EmulatorOptions { capability: (9, 0), ..EmulatorOptions::default() };
+        let old = Cuda::emulated(old).expect("memory");
+        assert_eq!(run_fp4(&old, Scale::Small, &mut |_, _| ()), Ok(None));
     }
 
     #[test]

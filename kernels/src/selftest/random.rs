@@ -30,6 +30,19 @@ impl Random {
         ops.upload(DType::F32, &bytes, DType::F32, shape)
     }
 
+    /// Such numbers, each sixteen of them of another size: 2^-4 to 2^3.
+    pub fn uneven(&mut self, ops: &dyn Ops, shape: &[usize]) -> Result<Tensor> {
+        let mut bytes = Vec::new();
+        let mut size = 1.0;
+        for i in 0..shape.iter().product::<usize>() {
+            if i % 16 == 0 {
+                size = 2f32.powi((self.next() % 8) as i32 - 4);
+            }
+            bytes.extend((self.float() * size).to_le_bytes());
+        }
+        ops.upload(DType::F32, &bytes, DType::F32, shape)
+    }
+
     /// A norm over `width` with a zero-centred (`offset` 1) or plain (0) weight near one.
     pub fn norm(&mut self, ops: &dyn Ops, width: usize, offset: f32) -> Result<Norm> {
         let bytes: Vec<u8> =
