@@ -104,6 +104,10 @@ impl Ops for Only {
         self.inner.time(body)
     }
 
+    fn copy_rows(&self, x: &mut Tensor, from: usize, to: usize, rows: usize) -> Result<()> {
+        self.inner.copy_rows(x, from, to, rows)
+    }
+
     fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {
         self.inner.zeros(dtype, shape)
     }

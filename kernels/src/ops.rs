@@ -293,6 +293,10 @@ pub trait Ops: Send + Sync {
     /// Rows `first .. first + rows` of an f32 `[*, width]` tensor.
     fn read_rows(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<f32>>;
 
+    /// Copies rows `from .. from + rows` of a `[*, width]` tensor of any dtype to the rows from `to` on, which must be
+    /// others. Bytes: those of the rows, twice.
+    fn copy_rows(&self, x: &mut Tensor, from: usize, to: usize, rows: usize) -> Result<()>;
+
     /// All elements of a u32 `[*, width]` tensor's rows `first .. first + rows`.
     fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>>;
 

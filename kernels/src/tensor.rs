@@ -40,6 +40,14 @@ pub struct Tensor {
     pub(crate) buffer: Buffer,
 }
 
+/// Rows to copy within a tensor, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowStretch {
+    pub from: usize,
+    pub to: usize,
+    pub len: usize,
+}
+
 /// Where a tensor's bytes are.
 #[derive(Debug)]
 pub(crate) enum Buffer {
@@ -107,6 +115,26 @@ impl Tensor {
     /// How many rows of `width()` elements there are. Counted from the memory, as `shape` is public.
     pub(crate) fn row_count(&self) -> usize {
         (self.buffer.len() / self.dtype.size()).checked_div(self.width()).unwrap_or(0)
+    }
+
+    /// The bytes of rows `from .. from + rows` and where those from row `to` on begin. Refuses rows that are not there
+    /// or that overlap.
+    pub(crate) fn row_stretch(
+        &self,
+        op: &'static str,
+        from: usize,
+        to: usize,
+        rows: usize,
+    ) -> Result<RowStretch> {
+        let end = from.max(to).saturating_add(rows);
+        if end > self.row_count() {
+            return Err(OpError::shape(op, "x", format!("at least {end} rows"), self.row_count()));
+        }
+        if from.abs_diff(to) < rows {
+            return Err(OpError::shape(op, "rows", format!("at most {}", from.abs_diff(to)), rows));
+        }
+        let row = self.width() * self.dtype.size();
+        Ok(RowStretch { from: from * row, to: to * row, len: rows * row })
     }
 
     /// Refuses every dtype but `dtype`.

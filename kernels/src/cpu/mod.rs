@@ -156,6 +156,12 @@ impl Ops for Cpu {
         memory::read_rows("read_rows", x, DType::F32, first, rows)
     }
 
+    fn copy_rows(&self, x: &mut Tensor, from: usize, to: usize, rows: usize) -> Result<()> {
+        let bytes = x.row_stretch("copy_rows", from, to, rows)?;
+        x.host_mut::<u8>("copy_rows", "x")?.copy_within(bytes.from..bytes.from + bytes.len, bytes.to);
+        Ok(())
+    }
+
     fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>> {
         memory::read_rows("read_ids", x, DType::U32, first, rows)
     }

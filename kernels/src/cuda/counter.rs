@@ -63,6 +63,10 @@ impl Gpu for Counter {
         Ok(())
     }
 
+    fn copy(&self, _from: u64, _to: u64, _bytes: usize) -> Result<()> {
+        Ok(())
+    }
+
     fn fill(&self, _address: u64, _byte: u8, _bytes: usize) -> Result<()> {
         Ok(())
     }

@@ -178,6 +178,15 @@ impl Gpu for Driver {
         self.pinned().read(address, into)
     }
 
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.not_recording("a copy on the device")?;
+        self.device.make_current()?;
+        // SAFETY: the caller names two stretches of `bytes` bytes of device memory of its own.
+        check(unsafe { sys::cuMemcpyDtoDAsync_v2(to, from, bytes, self.stream()) }, || {
+            format!("copying {bytes} bytes on the device")
+        })
+    }
+
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
         self.device.make_current()?;
         // SAFETY: the caller names `bytes` bytes of device memory of its own.

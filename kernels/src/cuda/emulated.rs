@@ -288,6 +288,13 @@ impl Gpu for Emulator {
         Emulator::read(self, address, into)
     }
 
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        // By way of the host: both ends are checked as they are for everybody else.
+        let mut between = vec![0; bytes];
+        Emulator::read(self, from, &mut between)?;
+        Emulator::write(self, to, &between)
+    }
+
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
         self.work(Work::Fill { at: address, byte, bytes })
     }

@@ -72,6 +72,9 @@ pub(crate) trait Gpu: Send + Sync + Debug {
     /// Copies from the device, after all work before it.
     fn read(&self, address: u64, into: &mut [u8]) -> Result<()>;
 
+    /// Copies within the device; the two stretches do not overlap.
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
+
     /// Sets every byte.
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()>;
 

@@ -237,6 +237,15 @@ impl Ops for Cuda {
         Ok(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 
+    fn copy_rows(&self, x: &mut Tensor, from: usize, to: usize, rows: usize) -> Result<()> {
+        let bytes = x.row_stretch("copy_rows", from, to, rows)?;
+        let base = x.address("copy_rows", "x")?;
+        if bytes.len == 0 {
+            return Ok(());
+        }
+        self.gpu.copy(base + bytes.from as u64, base + bytes.to as u64, bytes.len)
+    }
+
     fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>> {
         let bytes = memory::read_rows(self, "read_ids", x, DType::U32, first, rows)?;
         Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())

@@ -129,6 +129,10 @@ impl Gpu for Slab {
         self.gpu.read(address, into)
     }
 
+    fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        self.gpu.copy(from, to, bytes)
+    }
+
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
         self.gpu.fill(address, byte, bytes)
     }

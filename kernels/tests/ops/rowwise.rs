@@ -73,6 +73,23 @@ fn mtp_join_puts_the_normed_embedding_first() {
 }
 
 #[test]
+fn copy_rows_copies_whole_rows_and_refuses_rows_that_overlap_or_are_not_there() {
+    let x: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    for cpu in with_emulated() {
+        let mut copied = tensor(&cpu, &[4, 2, 3], &x);
+        cpu.copy_rows(&mut copied, 0, 4, 2).unwrap();
+        cpu.copy_rows(&mut copied, 7, 3, 1).unwrap();
+        cpu.copy_rows(&mut copied, 0, 1, 0).unwrap();
+        let want = [&x[..9], &x[21..], &x[..6], &x[18..]].concat();
+        same(&name(&cpu), &read(&cpu, &copied, 8), &want);
+        for (from, to, rows) in [(0, 1, 2), (3, 2, 2), (7, 0, 2), (0, 7, 2), (usize::MAX, 0, 2)] {
+            assert!(cpu.copy_rows(&mut copied, from, to, rows).is_err(), "{from} {to} {rows}");
+        }
+        same("after the refusals", &read(&cpu, &copied, 8), &want);
+    }
+}
+
+#[test]
 fn gather_rows_copies_the_named_rows_in_order() {
     for cpu in &one_of_each() {
         let x = tensor(cpu, &[4, 3], &(0..12).map(|i| i as f32).collect::<Vec<_>>());

@@ -101,7 +101,7 @@ pub struct Budget {
     pub conv_state: u64,
     /// KV pool: `slots` contexts, rounded up to pages.
     pub kv: u64,
-    /// Recurrent and convolution state of all slots.
+    /// Recurrent and convolution state of all slots and snapshots.
     pub state: u64,
     /// Activations and logits of one pass.
     pub scratch: u64,
@@ -176,7 +176,7 @@ impl Budget {
             recurrent_state,
             conv_state,
             kv: tokens.saturating_mul(kv_per_token + mtp_kv_per_token),
-            state: (options.slots as u64).saturating_mul(recurrent_state + conv_state),
+            state: (options.states() as u64).saturating_mul(recurrent_state + conv_state),
             scratch: scratch::bytes(spec, options)?,
             read,
             mtp_read,

@@ -102,7 +102,7 @@ impl Loader<'_> {
     fn gdn(&self, place: Place, g: &GatedDeltaNet) -> Result<GdnWeights, ModelError> {
         let hidden = self.spec.hidden;
         let channels = g.shape().channels();
-        let slots = self.options.slots;
+        let slots = self.options.states();
         let matrix = |m, rows, cols| self.matrix(&self.names.matrix(place, m, 0), rows, cols);
         let vector = |v| self.names.vector(place, v);
         let state = |shape: &[usize]| {

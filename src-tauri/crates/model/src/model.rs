@@ -25,7 +25,7 @@ pub struct MemoryParts {
     pub weights: u64,
     /// KV pages of all layers.
     pub kv: u64,
-    /// Recurrent and convolution state of all slots.
+    /// Recurrent and convolution state of all slots and snapshots.
     pub state: u64,
     /// Activations and logits, and what the kernels keep for themselves.
     pub scratch: u64,
@@ -230,6 +230,30 @@ impl Model {
         self.budget.read_per_step(rows, context)
     }
 
+    /// Copies the recurrent state of slot `from` to slot `to`, in all layers.
+    ///
+    /// # Errors
+    /// [`ModelError::Pass`] for slots that do not exist, otherwise those of the backend.
+    pub fn copy_state(&mut self, from: usize, to: usize) -> Result<(), ModelError> {
+        let states = self.options.states();
+        if let Some(slot) = [from, to].into_iter().find(|slot| *slot >= states) {
+            let (expected, found) = (format!("below {states}"), slot.to_string());
+            return Err(ModelError::Pass { what: "slot", expected, found });
+        }
+        for (i, layer) in self.weights.layers.iter_mut().enumerate() {
+            let MixerWeights::GatedDeltaNet(g) = &mut layer.mixer else { continue };
+            for tensor in [&mut g.conv_state, &mut g.state] {
+                // Rows of the ops are rows of the last axis.
+                let width = tensor.shape.last().copied().unwrap_or(0).max(1);
+                let rows = tensor.shape[1..].iter().product::<usize>() / width;
+                self.ops
+                    .copy_rows(tensor, from * rows, to * rows, if from == to { 0 } else { rows })
+                    .map_err(at(format!("layer {i}: state")))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Recurrent state of one slot in one gated-delta-net layer. None for layers without such state, or a slot that
     /// does not exist.
     ///
@@ -239,7 +263,7 @@ impl Model {
         let Some(MixerWeights::GatedDeltaNet(g)) = self.weights.layers.get(layer).map(|l| &l.mixer) else {
             return Ok(None);
         };
-        if slot >= self.options.slots {
+        if slot >= self.options.states() {
             return Ok(None);
         }
         let read = |tensor: &Tensor| {

@@ -83,6 +83,9 @@ pub struct LoadOptions {
     pub context: usize,
     /// Sequences held at the same time, each with its recurrent state and a context of KV.
     pub slots: usize,
+    /// Recurrent states held beside those of the slots: for drafts that may be rejected, and for prefixes that are kept.
+    /// They are the slots from `slots` on.
+    pub snapshots: usize,
     /// How keys and values are kept.
     pub kv: KvType,
     /// Load the MTP head, if the model has one.
@@ -100,6 +103,7 @@ impl Default for LoadOptions {
         LoadOptions {
             context: 4096,
             slots: 1,
+            snapshots: 0,
             kv: KvType::default(),
             mtp: false,
             exact: false,
@@ -113,6 +117,17 @@ impl LoadOptions {
     /// Pages of KV in the pool: a whole context for every slot.
     pub fn pages(&self) -> usize {
         self.slots.saturating_mul(self.context.div_ceil(PAGE_LEN))
+    }
+
+    /// Snapshots for `slots` requests that draft so many tokens per round: each may have to return to the state after any
+    /// of them, and some states are kept for the texts of later requests.
+    pub fn snapshots_for(slots: usize, drafts: usize) -> usize {
+        slots.saturating_mul(drafts + 4).saturating_add(8)
+    }
+
+    /// Recurrent states that are held: one per sequence, and the snapshots.
+    pub fn states(&self) -> usize {
+        self.slots.saturating_add(self.snapshots)
     }
 
     /// Most rows of logits computed at once: one per sequence, and a block of a prompt's.
@@ -134,6 +149,13 @@ impl LoadOptions {
         within("context", self.context, spec.context)?;
         within("max-requests", self.slots, 4096)?;
         within("chunk", self.max_rows, 65_536)?;
+        if self.snapshots > 65_536 {
+            return Err(ModelError::Option {
+                option: "snapshots",
+                expected: "at most 65536".to_owned(),
+                found: self.snapshots.to_string(),
+            });
+        }
         let layers = spec.layers.iter().chain(spec.mtp.as_ref().map(|mtp| &mtp.layer));
         for Layer { mixer, .. } in layers {
             if let Mixer::FullAttention(a) = mixer

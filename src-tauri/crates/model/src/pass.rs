@@ -26,8 +26,12 @@ pub(crate) fn check(
             return refuse("rows of a segment", format!("from 1 to {}", options.max_rows), s.rows);
         }
         rows += s.rows;
-        if s.slot >= options.slots {
-            return refuse("slot", format!("below {}", options.slots), s.slot);
+        let states = options.states();
+        if let Some(slot) = std::iter::once(s.slot)
+            .chain(s.snapshots.iter().map(|slot| *slot as usize))
+            .find(|slot| *slot >= states)
+        {
+            return refuse("slot", format!("below {states}"), slot);
         }
         if pass.segments[..i].iter().any(|other| other.slot == s.slot) {
             return refuse("slot", "another for every segment", s.slot);

@@ -95,6 +95,7 @@ pub fn sweep(
         context: longest,
         // One sequence may use all pages; the others decode at short contexts.
         slots,
+        snapshots: 0,
         kv: plan.kv,
         mtp: false,
         exact: false,
