@@ -40,11 +40,38 @@ fn text(app: &App) -> String {
     single("decode_seconds_total", "counter", "Seconds spent on decode rows.", c.decode_seconds);
     single("prefill_tokens_total", "counter", "Prompt tokens read.", c.prefill_tokens as f64);
     single("prefill_seconds_total", "counter", "Seconds spent on prompt rows.", c.prefill_seconds);
+    single(
+        "cached_tokens_total",
+        "counter",
+        "Prompt tokens known from earlier requests, not read again.",
+        c.cached_tokens as f64,
+    );
+    single(
+        "preemptions_total",
+        "counter",
+        "Requests that left their pages for a while.",
+        c.preemptions as f64,
+    );
+    let speculation = &c.speculation;
+    single(
+        "draft_rounds_total",
+        "counter",
+        "Steps of a request that checked drafts.",
+        speculation.rounds as f64,
+    );
+    single("draft_seconds_total", "counter", "Seconds in the MTP head.", speculation.draft_seconds);
+    single(
+        "verify_seconds_total",
+        "counter",
+        "Seconds in steps that checked drafts.",
+        speculation.verify_seconds,
+    );
     single("bytes_read_total", "counter", "Bytes that the steps read, estimated.", c.bytes_read);
     if let Some(memory) = &status.memory {
         single("weights_bytes", "gauge", "Packed weights.", memory.weights);
         single("kv_bytes", "gauge", "KV pages, all.", memory.kv);
         single("kv_used_bytes", "gauge", "KV pages that belong to requests.", memory.kv_used);
+        single("kv_cached_bytes", "gauge", "KV pages kept of earlier texts.", memory.kv_cached);
         single("state_bytes", "gauge", "Recurrent state.", memory.state);
         single("scratch_bytes", "gauge", "Buffers of a step.", memory.scratch);
     }
@@ -59,6 +86,19 @@ fn text(app: &App) -> String {
         ("refused", c.requests_refused),
     ] {
         let _ = writeln!(out, "hearth_requests_total{{end=\"{end}\"}} {count}");
+    }
+    for (name, help, counts) in [
+        ("drafted_tokens_total", "Tokens drafted and checked, by place in the round.", &speculation.drafted),
+        (
+            "accepted_tokens_total",
+            "Drafted tokens that were right, by place in the round.",
+            &speculation.accepted,
+        ),
+    ] {
+        let _ = writeln!(out, "# HELP hearth_{name} {help}\n# TYPE hearth_{name} counter");
+        for (place, count) in (1..).zip(counts) {
+            let _ = writeln!(out, "hearth_{name}{{place=\"{place}\"}} {count}");
+        }
     }
     let state = app.engine().board().lock();
     for (name, help, histogram) in [

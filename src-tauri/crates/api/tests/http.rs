@@ -9,7 +9,7 @@ use axum::{
 };
 use hearth_api::{ApiOptions, router};
 use hearth_engine::{
-    Engine, LoadRequest, Loaded, Sampling, Served, Tokenizer,
+    Depth, Engine, LoadRequest, Loaded, Sampling, Served, Tokenizer,
     runner::{Limits, Runner},
     status::{EngineMemory, EnginePhase, EngineStatus, RequestEnd, RequestKind},
 };
@@ -31,6 +31,7 @@ fn load_ember() -> LoadRequest {
         kv: KvType::F32,
         exact: false,
         chunk: 64,
+        mtp_depth: Depth::Auto,
         memory_reserve: None,
     }
 }
@@ -228,7 +229,17 @@ struct Until<F>(F);
 
 impl<F: FnMut() -> Result<(), String>> Runner for Until<F> {
     fn limits(&self) -> Limits {
-        Limits { context: 64, slots: 2, max_rows: 8, page_len: 8, pages: 16, exact: false }
+        Limits {
+            context: 64,
+            slots: 2,
+            states: 2,
+            max_rows: 8,
+            decode_rows: None,
+            page_len: 8,
+            pages: 16,
+            mtp: false,
+            exact: false,
+        }
     }
 
     fn forward(
@@ -243,12 +254,26 @@ impl<F: FnMut() -> Result<(), String>> Runner for Until<F> {
         Ok((0..want.len()).flat_map(|_| (0..2048).map(|id| if id == 300 { 1.0 } else { 0.0 })).collect())
     }
 
+    fn draft(
+        &mut self,
+        _: &hearth_kernels::ops::Pass,
+        _: &[u32],
+        _: hearth_model::Seed<'_>,
+        _: &[u32],
+    ) -> Result<Vec<f32>, String> {
+        Err("there is no MTP head".into())
+    }
+
+    fn copy_state(&mut self, _: usize, _: usize) -> Result<(), String> {
+        Ok(())
+    }
+
     fn bytes_per_step(&self, _: usize, _: usize) -> u64 {
         0
     }
 
     fn memory(&self) -> EngineMemory {
-        EngineMemory { weights: 0.0, kv: 0.0, kv_used: 0.0, state: 0.0, scratch: 0.0 }
+        EngineMemory { weights: 0.0, kv: 0.0, kv_used: 0.0, kv_cached: 0.0, state: 0.0, scratch: 0.0 }
     }
 }
 
@@ -266,7 +291,7 @@ async fn until(then: impl FnMut() -> Result<(), String> + Send + 'static) -> Eng
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
             created: 0,
         };
-        Ok(Loaded { runner: Until(then), served })
+        Ok(Loaded { runner: Until(then), depth: Depth::Auto, served })
     };
     let engine = Engine::start(load, 8).expect("starts");
     ready(&engine).await;

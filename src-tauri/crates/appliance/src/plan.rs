@@ -1,7 +1,10 @@
 //! What a start would need, from the same budget the loader plans with, against what this machine has. Used by the control API.
 
 use hearth_checkpoint::{Checkpoint, Outline};
-use hearth_engine::status::{EngineMemory, Fault};
+use hearth_engine::{
+    Depth,
+    status::{EngineMemory, Fault},
+};
 use hearth_hub::{HubCache, Location, locate};
 use hearth_model::{Budget, KvType, LoadOptions, ModelError, family};
 use hearth_monitor::HostMemory;
@@ -59,6 +62,11 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings) -> Result<Plan, Fau
         slots: profile.max_requests as usize,
         kv: profile.kv.parse::<KvType>().map_err(model_fault)?,
         exact: profile.exact,
+        mtp: spec.mtp.is_some(),
+        snapshots: LoadOptions::snapshots_for(
+            profile.max_requests as usize,
+            spec.mtp.as_ref().map_or(0, |_| Depth::default().most()),
+        ),
         ..LoadOptions::default()
     };
     let mut budget = Budget::of(&spec, outline, &options).map_err(model_fault)?;
@@ -137,6 +145,7 @@ mod tests {
             weights: 2.0 * need as f64,
             kv: 0.0,
             kv_used: 0.0,
+            kv_cached: 0.0,
             state: 0.0,
             scratch: 0.0,
         });

@@ -97,6 +97,7 @@ fn compute(args: &Args) -> anyhow::Result<Done> {
     let options = LoadOptions {
         context: ids.len(),
         slots: 1,
+        snapshots: 0,
         kv,
         mtp: args.mtp,
         exact: args.exact,

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::value_parser;
 use hearth_api::{ApiOptions, Listener};
-use hearth_engine::{End, Engine, LoadRequest, status::Fault};
+use hearth_engine::{Depth, End, Engine, LoadRequest, status::Fault};
 use hearth_hub::{HubCache, HubError, Location, locate};
 use hearth_model::KvType;
 use serde_json::json;
@@ -68,6 +68,9 @@ pub struct Args {
     /// Prompt tokens read per step.
     #[arg(long, default_value_t = 512, value_parser = value_parser!(u16).range(1..=8192))]
     chunk: u16,
+    /// Tokens drafted per round by the model's own MTP head: auto, or 0 to 5. The answer is the same at every depth.
+    #[arg(long, default_value = "auto", value_name = "auto|0..5")]
+    mtp_depth: Depth,
     /// Threads of the CPU backend; default: all cores.
     #[arg(long, value_parser = value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -208,6 +211,7 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
         kv: args.kv,
         exact: args.exact,
         chunk: usize::from(args.chunk),
+        mtp_depth: args.mtp_depth,
         memory_reserve: args.memory_reserve.map(|gib| (gib * (1u64 << 30) as f64) as u64),
     })
 }

@@ -165,7 +165,7 @@ impl BoardState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::RequestKind;
+    use crate::status::{RequestKind, Speculation};
 
     fn ended(finish: RequestEnd) -> FinishedRequest {
         FinishedRequest {
@@ -174,6 +174,7 @@ mod tests {
             kind: RequestKind::Chat,
             prompt_tokens: 5,
             cached_tokens: 0,
+            speculation: Speculation::default(),
             output_tokens: 3,
             queue_s: 1.0,
             ttft_s: Some(2.0),

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     EngineError,
     board::{self, Board},
+    depth::Depth,
     queue::{Queue, Refused, Waiting, unix_ms},
     request::{Event, Request},
     runner::{Limits, Runner},
@@ -52,6 +53,8 @@ pub struct Served {
 pub struct Loaded<R> {
     /// The model.
     pub runner: R,
+    /// How many tokens are drafted per round.
+    pub depth: Depth,
     /// What the API needs.
     pub served: Served,
 }
@@ -121,7 +124,7 @@ impl Engine {
     /// The life of the engine thread.
     fn live<R: Runner>(&self, load: impl FnOnce(&Board) -> Result<Loaded<R>, Fault>) -> End {
         self.board.beat();
-        let Loaded { runner, served } = match load(&self.board) {
+        let Loaded { runner, depth, served } = match load(&self.board) {
             Ok(loaded) => loaded,
             Err(fault) => return End::LoadFailed(fault),
         };
@@ -129,7 +132,7 @@ impl Engine {
         let limits = runner.limits();
         let tokenizer = served.tokenizer.clone();
         let mut worker =
-            Worker::new(runner, tokenizer, self.queue.clone(), self.board.clone(), self.cut.clone());
+            Worker::new(runner, depth, tokenizer, self.queue.clone(), self.board.clone(), self.cut.clone());
         if let Err(error) = worker.warm_up() {
             return End::LoadFailed(error.fault());
         }
@@ -239,6 +242,7 @@ impl Engine {
             kind,
             prompt_tokens: 0,
             cached_tokens: 0,
+            speculation: Default::default(),
             output_tokens: 0,
             queue_s: 0.0,
             ttft_s: None,

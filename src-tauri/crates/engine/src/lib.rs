@@ -3,29 +3,45 @@
 //! `load` reads a checkpoint on the engine thread; `step` is what that thread does ever after; `engine` is the handle that
 //! the API holds; `status` is what everybody else sees.
 
+mod admit;
 pub mod board;
+#[cfg(test)]
+mod cache_tests;
+mod check;
+pub mod depth;
 mod detokenise;
 mod engine;
 mod error;
 pub mod histogram;
+mod keep;
 mod load;
+#[cfg(test)]
+mod oracle;
 mod pages;
+mod prefix;
 mod proof;
 mod queue;
 mod random;
 mod request;
+#[cfg(test)]
+mod rig;
 pub mod runner;
 mod sampler;
 mod schedule;
 mod sequence;
+mod speculate;
+#[cfg(test)]
+mod speculate_tests;
 mod split;
 pub mod status;
 mod step;
 #[cfg(test)]
 mod step_tests;
 mod stop;
+mod timing;
 mod tokenizer;
 
+pub use depth::Depth;
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
 pub use load::{LoadRequest, default_reserve, load};

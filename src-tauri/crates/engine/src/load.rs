@@ -8,16 +8,16 @@ use std::{
 
 use hearth_checkpoint::{Checkpoint, CheckpointError};
 use hearth_kernels::{Device, OpError, Ops, ops::Pass, selftest::Scale};
-use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family};
+use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, Seed, family};
 use serde_json::Value;
 
 use crate::{
     board::{Board, loading},
+    depth::Depth,
     engine::{Loaded, Served},
     proof,
     runner::{Limits, Runner},
     sampler::Sampling,
-    split::parts,
     status::{EngineMemory, EngineModel, Fault},
     tokenizer::Tokenizer,
 };
@@ -46,6 +46,8 @@ pub struct LoadRequest {
     pub exact: bool,
     /// Most rows of a pass: the chunk of prefill.
     pub chunk: usize,
+    /// Tokens drafted per round by the model's MTP head, if it has one.
+    pub mtp_depth: Depth,
     /// Bytes of memory to leave to everything else; None: [`default_reserve`].
     pub memory_reserve: Option<u64>,
 }
@@ -84,7 +86,9 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     let tokenizer = read_tokenizer(&checkpoint)?;
     let mut spec = family::read(checkpoint.config()).map_err(model_fault)?;
     family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
-    spec.mtp = None;
+    if request.mtp_depth.most() == 0 {
+        spec.mtp = None;
+    }
     let memory_limit = memory_limit(request.memory_reserve, ops.as_ref());
     let options = fit(request, &checkpoint, &spec, &ops, memory_limit)?;
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
@@ -98,6 +102,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         max_requests: options.slots as u32,
         device: ops.device().to_owned(),
         exact: options.exact,
+        mtp_depth: spec.mtp.as_ref().map(|_| request.mtp_depth.to_string()),
     });
 
     let mut progress = |at: hearth_model::LoadProgress| {
@@ -123,7 +128,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         sampling: recommended(checkpoint.generation_config()),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    Ok(Loaded { runner: model, served })
+    Ok(Loaded { runner: model, depth: request.mtp_depth, served })
 }
 
 fn device_fault(error: OpError) -> Fault {
@@ -150,11 +155,13 @@ fn fit(
     memory_limit: Option<MemoryLimit>,
 ) -> Result<LoadOptions, Fault> {
     let chunk = request.chunk.max(request.max_requests + 1);
+    let drafts = spec.mtp.as_ref().map_or(0, |_| request.mtp_depth.most());
     let mut options = LoadOptions {
         context: request.context.unwrap_or(spec.context),
         slots: request.max_requests,
         kv: request.kv,
-        mtp: false,
+        snapshots: LoadOptions::snapshots_for(request.max_requests, drafts),
+        mtp: drafts > 0,
         exact: request.exact,
         max_rows: chunk,
         memory_limit,
@@ -238,6 +245,7 @@ impl MemoryReport for Model {
             weights: parts.weights as f64,
             kv: parts.kv as f64,
             kv_used: 0.0,
+            kv_cached: 0.0,
             state: parts.state as f64,
             scratch: parts.scratch as f64,
         }
@@ -250,6 +258,9 @@ impl Runner for Model {
         Limits {
             context: options.context,
             slots: options.slots,
+            states: options.states(),
+            decode_rows: self.decode_rows(),
+            mtp: self.spec().mtp.is_some(),
             max_rows: options.max_rows,
             page_len: self.page_len(),
             pages: self.pages(),
@@ -258,18 +269,23 @@ impl Runner for Model {
     }
 
     fn forward(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
-        let decode_rows = self.decode_rows();
-        let mut run = |pass: &Pass, ids: &[u32], want: &[u32]| {
-            Model::forward(self, pass, ids, want)
-                .map(|logits| logits.values)
-                .map_err(|error| error.to_string())
-        };
-        let Some(most) = decode_rows else { return run(pass, ids, want) };
-        let mut logits = Vec::new();
-        for part in parts(pass, want, most) {
-            logits.extend(run(&part.pass, &ids[part.rows], &part.want)?);
-        }
-        Ok(logits)
+        let logits = Model::forward(self, pass, ids, want).map_err(|error| error.to_string())?;
+        Ok(logits.values)
+    }
+
+    fn draft(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+    ) -> Result<Vec<f32>, String> {
+        let logits = self.forward_mtp(pass, next_ids, seed, want).map_err(|error| error.to_string())?;
+        Ok(logits.values)
+    }
+
+    fn copy_state(&mut self, from: usize, to: usize) -> Result<(), String> {
+        Model::copy_state(self, from, to).map_err(|error| error.to_string())
     }
 
     fn bytes_per_step(&self, rows: usize, context: usize) -> u64 {
@@ -308,6 +324,7 @@ mod tests {
             kv: KvType::Bf16,
             exact: false,
             chunk: 64,
+            mtp_depth: Depth::Auto,
             memory_reserve: None,
         };
         let fault = load(&request, &Board::default()).map(|_| ()).expect_err("there is no such folder");

@@ -1,22 +1,20 @@
-//! Which KV pages are free. The engine takes the pages of a request when it gets a slot and gives them back when it ends.
+//! Which KV pages are free; `keep` and `admit` take them and give them back.
 
 /// A free list over `0 .. pages`.
 #[derive(Debug)]
 pub struct FreePages {
     free: Vec<u32>,
     total: usize,
-    page_len: usize,
 }
 
 impl FreePages {
-    /// All pages free; a page holds `page_len` positions.
-    pub fn new(pages: usize, page_len: usize) -> FreePages {
-        FreePages { free: (0..pages as u32).rev().collect(), total: pages, page_len: page_len.max(1) }
+    /// All pages free.
+    pub fn new(pages: usize) -> FreePages {
+        FreePages { free: (0..pages as u32).rev().collect(), total: pages }
     }
 
-    /// Pages for `positions` tokens, lowest numbers first, or None (and nothing taken) if there are too few.
-    pub fn take(&mut self, positions: usize) -> Option<Vec<u32>> {
-        let count = positions.div_ceil(self.page_len);
+    /// `count` pages, lowest numbers first, or None (and nothing taken) if there are too few.
+    pub fn take(&mut self, count: usize) -> Option<Vec<u32>> {
         let rest = self.free.len().checked_sub(count)?;
         let mut taken = self.free.split_off(rest);
         taken.reverse();
@@ -30,14 +28,19 @@ impl FreePages {
         debug_assert!(self.free.len() <= self.total, "a page was given back twice");
     }
 
-    /// Pages that belong to requests.
+    /// How many are free.
+    pub fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    /// Pages in use, by requests or by what is kept of them.
     pub fn used(&self) -> usize {
         self.total - self.free.len()
     }
 
-    /// Share of the pool in use, 0..1.
-    pub fn used_share(&self) -> f64 {
-        if self.total == 0 { 0.0 } else { self.used() as f64 / self.total as f64 }
+    /// The free pages, for the check.
+    pub fn list(&self) -> &[u32] {
+        &self.free
     }
 }
 
@@ -47,9 +50,9 @@ mod tests {
 
     #[test]
     fn pages_are_never_given_twice_and_all_come_back() {
-        let mut pages = FreePages::new(10, 16);
-        let a = pages.take(33).expect("ten are free");
-        let b = pages.take(7 * 16).expect("seven are left");
+        let mut pages = FreePages::new(10);
+        let a = pages.take(3).expect("ten are free");
+        let b = pages.take(7).expect("seven are left");
         assert_eq!((a.len(), b.len()), (3, 7));
         let mut all: Vec<u32> = a.iter().chain(&b).copied().collect();
         all.sort_unstable();
@@ -57,13 +60,13 @@ mod tests {
         assert_eq!(pages.take(1), None);
         pages.give_back(a);
         pages.give_back(b);
-        assert_eq!((pages.used(), pages.take(160).map(|p| p.len())), (0, Some(10)));
+        assert_eq!((pages.used(), pages.take(10).map(|p| p.len())), (0, Some(10)));
     }
 
     #[test]
     fn a_refused_request_takes_nothing() {
-        let mut pages = FreePages::new(4, 8);
-        assert_eq!(pages.take(33), None);
+        let mut pages = FreePages::new(4);
+        assert_eq!(pages.take(5), None);
         assert_eq!(pages.used(), 0);
     }
 }

@@ -76,10 +76,11 @@ impl Queue {
         Ok(())
     }
 
-    /// The first request, if `fits` says that there is room for it. Later ones never overtake it.
-    pub fn take_if(&self, fits: impl FnOnce(&Waiting) -> bool) -> Option<Waiting> {
+    /// Removes and returns the request that `choose` names by its place in the queue.
+    pub fn take(&self, choose: impl FnOnce(&[&Waiting]) -> Option<usize>) -> Option<Waiting> {
         let mut inner = self.lock();
-        if inner.waiting.front().is_some_and(fits) { inner.waiting.pop_front() } else { None }
+        let chosen = choose(&inner.waiting.iter().collect::<Vec<_>>())?;
+        inner.waiting.remove(chosen)
     }
 
     /// Removes the requests whose clients went away.

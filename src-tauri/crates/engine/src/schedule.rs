@@ -1,11 +1,14 @@
-//! Which rows run in the next step: one row of every request that is writing, and one chunk of the prompt of the request
-//! that has waited longest for its first token. Called by the engine's step; changes nothing.
+//! Which rows run in the next step: the rows of every request that is writing (its last token and the drafts after it), and
+//! one chunk of the prompt of the request that has waited longest for its first token. Called by the engine's step;
+//! changes nothing.
+
+use std::ops::Range;
 
 use hearth_kernels::ops::{Pass, Segment};
 
-use crate::{runner::Limits, sequence::Sequence};
+use crate::{runner::Limits, sequence::Sequence, timing::Work};
 
-/// The rows of one step.
+/// The rows of one step, or of a part of it.
 #[derive(Debug)]
 pub struct Batch {
     /// What the model computes.
@@ -14,67 +17,102 @@ pub struct Batch {
     pub ids: Vec<u32>,
     /// Rows whose logits are wanted, ascending.
     pub want: Vec<u32>,
-    /// Per wanted row: index of its sequence.
-    pub writers: Vec<usize>,
-    /// Per segment: index of its sequence.
-    pub members: Vec<usize>,
-    /// How many rows write, not read.
-    pub decode_rows: usize,
-    /// How many rows read a prompt.
-    pub prefill_rows: usize,
+    /// Per segment: whose it is.
+    pub members: Vec<Member>,
+}
+
+/// Whose rows a segment holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Index of its sequence.
+    pub index: usize,
+    /// True: the last token and drafts; false: a chunk of the prompt.
+    pub writes: bool,
+    /// Which of the wanted rows are its.
+    pub wanted: Range<usize>,
 }
 
 /// The next step's rows, or None if nothing can run. `running` is in order of admission; those for which `paused` says
 /// so are left out. While others write, at most `chunk` rows of a prompt are read, so that they need not wait long.
 pub fn schedule(running: &[Sequence], paused: &[bool], limits: &Limits, chunk: usize) -> Option<Batch> {
-    let mut batch = Batch {
-        pass: Pass { segments: Vec::new(), exact: limits.exact },
-        ids: Vec::new(),
-        want: Vec::new(),
-        writers: Vec::new(),
-        members: Vec::new(),
-        decode_rows: 0,
-        prefill_rows: 0,
-    };
+    let mut batch = Batch::new(limits.exact);
     let ready = || running.iter().enumerate().filter(|(index, _)| !paused[*index]);
-    for (index, sequence) in ready().filter(|(_, s)| !s.in_prefill()) {
-        batch.push(index, sequence, 1);
-        batch.decode_rows += 1;
+    let mut room = limits.max_rows;
+    // Everybody's next token comes before anybody's draft.
+    let writers: Vec<_> = ready().filter(|(_, s)| !s.in_prefill()).take(room).collect();
+    room -= writers.len();
+    for (index, sequence) in writers {
+        let drafts = sequence.drafts.len().min(room);
+        room -= drafts;
+        batch.push(index, sequence, 1 + drafts);
     }
     if let Some((index, sequence)) = ready().find(|(_, s)| s.in_prefill()) {
-        let room = limits.max_rows.saturating_sub(batch.decode_rows);
-        let room = if batch.decode_rows > 0 { room.min(chunk) } else { room };
-        let rows = room.min(sequence.ids.len() - sequence.computed);
+        let room = if batch.ids.is_empty() { room } else { room.min(chunk) };
+        let rows = room.min(sequence.readable());
         if rows > 0 {
             batch.push(index, sequence, rows);
-            batch.prefill_rows = rows;
         }
     }
     (!batch.ids.is_empty()).then_some(batch)
 }
 
 impl Batch {
+    /// No rows.
+    pub fn new(exact: bool) -> Batch {
+        Batch {
+            pass: Pass { segments: Vec::new(), exact },
+            ids: Vec::new(),
+            want: Vec::new(),
+            members: Vec::new(),
+        }
+    }
+
     fn push(&mut self, index: usize, sequence: &Sequence, rows: usize) {
         let first_row = self.ids.len();
         let end = sequence.computed + rows;
-        self.ids.extend_from_slice(&sequence.ids[sequence.computed..end]);
+        let writes = !sequence.in_prefill();
+        let known = end.min(sequence.ids.len());
+        self.ids.extend_from_slice(&sequence.ids[sequence.computed..known]);
+        self.ids.extend_from_slice(&sequence.drafts[..end - known]);
         self.pass.segments.push(Segment {
             slot: sequence.slot,
             first_row,
             rows,
             position: sequence.computed,
             pages: sequence.pages.clone(),
-            snapshots: Vec::new(),
+            snapshots: if writes { sequence.snapshots(rows) } else { Vec::new() },
         });
-        self.members.push(index);
-        if end == sequence.ids.len() {
+        let first_wanted = self.want.len();
+        if writes {
+            self.want.extend((first_row..first_row + rows).map(|row| row as u32));
+        } else if end == sequence.ids.len() {
             self.want.push((first_row + rows - 1) as u32);
-            self.writers.push(index);
         }
+        self.members.push(Member { index, writes, wanted: first_wanted..self.want.len() });
     }
 
-    /// Positions that the rows look back on, all together: what attention reads.
-    pub fn context(&self) -> usize {
-        self.pass.segments.iter().map(|s| s.position + s.rows).sum()
+    /// Appends a segment of another batch, with its rows and what is wanted of them.
+    pub(crate) fn take_over(&mut self, from: &Batch, segment: usize) {
+        let (mut moved, member) = (from.pass.segments[segment].clone(), &from.members[segment]);
+        self.ids.extend_from_slice(&from.ids[moved.first_row..moved.first_row + moved.rows]);
+        let first_wanted = self.want.len();
+        let first_row = self.ids.len() - moved.rows;
+        let wanted = from.want[member.wanted.clone()].iter();
+        self.want.extend(wanted.map(|row| row - moved.first_row as u32 + first_row as u32));
+        moved.first_row = first_row;
+        self.pass.segments.push(moved);
+        self.members.push(Member { wanted: first_wanted..self.want.len(), ..member.clone() });
+    }
+
+    /// What the rows are, for prices and counters.
+    pub fn work(&self) -> Work {
+        let mut work = Work::default();
+        for (segment, member) in self.pass.segments.iter().zip(&self.members) {
+            let rows = if member.writes { &mut work.decode_rows } else { &mut work.prefill_rows };
+            *rows += segment.rows;
+            // Positions that the rows look back on: what attention reads.
+            work.context += segment.position + segment.rows;
+        }
+        work
     }
 }

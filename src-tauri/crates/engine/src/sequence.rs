@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
 use crate::{
+    depth::Acceptance,
     detokenise::Detokeniser,
+    prefix::NodeId,
     queue::{Waiting, unix_ms},
     request::{Event, Finish, Request, Usage},
     sampler::Seen,
-    status::{EngineRequest, Fault, FinishedRequest, RequestEnd, RequestPhase},
+    status::{EngineRequest, Fault, FinishedRequest, RequestEnd, RequestPhase, Speculation},
     stop::StopStrings,
     tokenizer::Tokenizer,
 };
@@ -25,14 +27,34 @@ pub struct Sequence {
     pub request: Request,
     /// Recurrent-state slot.
     pub slot: usize,
-    /// KV pages for prompt and answer.
+    /// Its KV pages in order.
     pub pages: Vec<u32>,
+    /// How many of them, from the first, belong to the tree of prefixes; the others are its own.
+    pub shared: usize,
+    /// The node of the last shared page.
+    pub node: Option<NodeId>,
+    /// Positions, ascending, at which reading pauses so that the state there is kept.
+    pub marks: Vec<usize>,
+    /// The state after the last page that its answer filled, and the position it belongs to.
+    pub kept: Option<(usize, usize)>,
+    /// True if a step of it failed: what it computed cannot be trusted.
+    pub spoiled: bool,
     /// Prompt and answer.
     pub ids: Vec<u32>,
     /// Positions whose keys, values and state have been computed.
     pub computed: usize,
     /// Counted for the penalties.
     pub seen: Seen,
+    /// Recurrent-state slots for the rows before the last one of a round; at least as many as drafts.
+    pub lanes: Vec<usize>,
+    /// What the next tokens are thought to be.
+    pub drafts: Vec<u32>,
+    /// How well its drafts did lately.
+    pub acceptance: Acceptance,
+    /// How they did altogether.
+    pub speculation: Speculation,
+    /// Tokens of the prompt that were known when it first ran.
+    cached: Option<usize>,
     limit: usize,
     events: Sender<Event>,
     detokeniser: Detokeniser,
@@ -73,17 +95,27 @@ impl Farewell {
 }
 
 impl Sequence {
-    /// Gives a waiting request its slot and pages.
-    pub fn admit(waiting: Waiting, slot: usize, pages: Vec<u32>) -> Sequence {
+    /// A request that leaves the queue; it has no slot and no pages yet.
+    pub fn admit(waiting: Waiting) -> Sequence {
         let Waiting { request, limit, events, arrived, arrived_ms } = waiting;
         Sequence {
             ids: request.prompt.clone(),
             seen: Seen::new(&request.prompt, &request.sampling),
             stop: StopStrings::new(request.stop.clone()),
             request,
-            slot,
-            pages,
+            slot: 0,
+            pages: Vec::new(),
+            shared: 0,
+            node: None,
+            marks: Vec::new(),
+            kept: None,
+            spoiled: false,
+            cached: None,
             computed: 0,
+            lanes: Vec::new(),
+            drafts: Vec::new(),
+            acceptance: Acceptance::default(),
+            speculation: Speculation::default(),
             limit,
             events,
             detokeniser: Detokeniser::default(),
@@ -101,9 +133,43 @@ impl Sequence {
         self.ids.len() - self.request.prompt.len()
     }
 
-    /// True while the prompt is being read (also while only its last row is missing).
+    /// Notes what is known of its text as it starts to run.
+    pub fn begin(&mut self) {
+        self.cached.get_or_insert(self.computed);
+    }
+
+    /// True while text is being read: the prompt (also while only its last row is missing), or after a pause all of it.
     pub fn in_prefill(&self) -> bool {
-        self.written() == 0
+        self.written() == 0 || self.ids.len() > self.computed + 1
+    }
+
+    /// Rows it may read in one chunk: up to its next mark, or its end.
+    pub fn readable(&self) -> usize {
+        self.marks.first().copied().unwrap_or(self.ids.len()) - self.computed
+    }
+
+    /// Tokens that may be drafted for the next round: none beyond the limit of the answer, nor more than the client has
+    /// room for beside the token that is certain and the end of the answer.
+    pub fn room_for_drafts(&self) -> usize {
+        let left = self.limit.saturating_sub(self.written() + 1);
+        left.min(self.events.capacity().saturating_sub(2))
+    }
+
+    /// The slots that get the state after each of `rows` rows: none for a single one, which stays where it is.
+    pub fn snapshots(&self, rows: usize) -> Vec<u32> {
+        if rows < 2 {
+            return Vec::new();
+        }
+        self.lanes[..rows - 1].iter().chain([&self.slot]).map(|slot| *slot as u32).collect()
+    }
+
+    /// Of `rows` rows that were computed the first `valid` are the sequence's; the others followed a wrong draft. The
+    /// state after the last valid one is where `snapshots` said.
+    pub fn advance(&mut self, rows: usize, valid: usize) {
+        self.computed += valid;
+        if valid < rows {
+            std::mem::swap(&mut self.slot, &mut self.lanes[valid - 1]);
+        }
     }
 
     /// True if the client reads too slowly to take another token and the end of the answer. Such a request pauses; the
@@ -158,7 +224,8 @@ impl Sequence {
     /// The record for the history, and the last event, which goes out after the record is written: who has the answer
     /// must find it in the history.
     pub fn end(mut self, ended: Ended) -> (FinishedRequest, Option<Farewell>) {
-        let usage = Usage { prompt: self.request.prompt.len(), cached: 0, output: self.written() };
+        let cached = self.cached.unwrap_or(0);
+        let usage = Usage { prompt: self.request.prompt.len(), cached, output: self.written() };
         let (finish, error, event) = match ended {
             Ended::Finished(finish) => {
                 // A character that the limit cut off shows as U+FFFD; after a stop string nothing shows.
@@ -183,6 +250,7 @@ impl Sequence {
             kind: self.request.kind,
             prompt_tokens: usage.prompt as u32,
             cached_tokens: usage.cached as u32,
+            speculation: self.speculation,
             output_tokens: usage.output as u32,
             queue_s: (self.admitted - self.arrived).as_secs_f64(),
             ttft_s: self.first_token.map(|t| (t - self.arrived).as_secs_f64()),

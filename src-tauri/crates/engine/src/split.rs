@@ -1,38 +1,19 @@
-//! Cuts a step into passes for backends whose prefill rounds otherwise than their decode: a row that writes must not be
-//! computed with a prompt's arithmetic only because a prompt is read in the same step. Used by `load`'s runner.
+//! Cuts a step into parts for backends whose prefill rounds otherwise than their decode: a row that writes must not be
+//! computed with a prompt's arithmetic only because a prompt is read in the same step. Used by `step`.
 
-use hearth_kernels::ops::Pass;
+use crate::schedule::Batch;
 
-/// A part of a step: a pass of its own, and which ids and wanted rows are its.
-#[derive(Debug)]
-pub struct Part {
-    /// Its segments, rows counted from zero.
-    pub pass: Pass,
-    /// Its rows in the step.
-    pub rows: std::ops::Range<usize>,
-    /// Its wanted rows, counted from zero.
-    pub want: Vec<u32>,
-}
-
-/// The parts of `pass`, in order: as many segments together as have at most `most` rows, longer ones alone.
-pub fn parts(pass: &Pass, want: &[u32], most: usize) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for segment in &pass.segments {
-        let first = segment.first_row;
-        let joins = |part: &Part| part.rows.len() + segment.rows <= most;
+/// The parts of `batch`, in order: as many segments together as have at most `most` rows, longer ones alone. None: all
+/// rows are computed alike, in one part.
+pub fn parts(batch: Batch, most: Option<usize>) -> Vec<Batch> {
+    let Some(most) = most else { return vec![batch] };
+    let mut parts: Vec<Batch> = Vec::new();
+    for (i, segment) in batch.pass.segments.iter().enumerate() {
+        let joins = |part: &Batch| part.ids.len() + segment.rows <= most;
         if !parts.last().is_some_and(joins) {
-            let pass = Pass { segments: Vec::new(), exact: pass.exact };
-            parts.push(Part { pass, rows: first..first, want: Vec::new() });
+            parts.push(Batch::new(batch.pass.exact));
         }
-        let part = parts.last_mut().expect("one was just made sure of");
-        let mut segment = segment.clone();
-        segment.first_row = part.rows.len();
-        part.rows.end += segment.rows;
-        part.pass.segments.push(segment);
-    }
-    for part in &mut parts {
-        let of_part = want.iter().filter(|row| part.rows.contains(&(**row as usize)));
-        part.want = of_part.map(|row| row - part.rows.start as u32).collect();
+        parts.last_mut().expect("one was just made sure of").take_over(&batch, i);
     }
     parts
 }
@@ -40,38 +21,53 @@ pub fn parts(pass: &Pass, want: &[u32], most: usize) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::Member;
     use hearth_kernels::ops::Segment;
 
-    fn pass(rows: &[usize]) -> Pass {
-        let mut first_row = 0;
-        let segments = rows.iter().enumerate().map(|(slot, &rows)| {
-            let segment =
-                Segment { slot, first_row, rows, position: 9, pages: vec![slot as u32], snapshots: vec![] };
-            first_row += rows;
-            segment
-        });
-        Pass { segments: segments.collect(), exact: false }
+    /// Writers with as many rows as given, all wanted, then a prompt of which the last row is wanted.
+    fn batch(writers: &[usize], prompt: usize) -> Batch {
+        let mut batch = Batch::new(false);
+        let rows = writers.iter().map(|rows| (*rows, true)).chain((prompt > 0).then_some((prompt, false)));
+        for (index, (rows, writes)) in rows.enumerate() {
+            let first_row = batch.ids.len();
+            batch.ids.extend((first_row..first_row + rows).map(|row| row as u32 + 100));
+            batch.pass.segments.push(Segment {
+                slot: index,
+                first_row,
+                rows,
+                position: 9,
+                pages: vec![index as u32],
+                snapshots: vec![],
+            });
+            let first = batch.want.len();
+            let last = first_row + rows;
+            batch.want.extend((if writes { first_row } else { last - 1 }..last).map(|row| row as u32));
+            batch.members.push(Member { index, writes, wanted: first..batch.want.len() });
+        }
+        batch
     }
 
     #[test]
     fn writers_stay_together_and_a_prompt_is_read_apart() {
-        let parts = parts(&pass(&[1, 1, 1, 300]), &[0, 1, 2, 302], 16);
-        let cut: Vec<_> = parts.iter().map(|part| (part.rows.clone(), part.want.clone())).collect();
-        assert_eq!(cut, [(0..3, vec![0, 1, 2]), (3..303, vec![299])]);
-        assert_eq!(parts[1].pass.segments[0].first_row, 0);
-        assert_eq!(parts[1].pass.segments[0].slot, 3);
+        let parts = parts(batch(&[1, 3, 1], 300), Some(16));
+        let cut: Vec<_> = parts.iter().map(|part| (part.ids.len(), part.want.clone())).collect();
+        assert_eq!(cut, [(5, vec![0, 1, 2, 3, 4]), (300, vec![299])]);
+        assert_eq!(parts[0].members[1], Member { index: 1, writes: true, wanted: 1..4 });
+        assert_eq!(parts[1].members, [Member { index: 3, writes: false, wanted: 0..1 }]);
+        assert_eq!((parts[1].pass.segments[0].first_row, parts[1].pass.segments[0].slot), (0, 3));
+        assert_eq!((parts[0].ids[4], parts[1].ids[0]), (104, 105));
     }
 
     #[test]
     fn more_writers_than_fit_go_in_several_passes_and_a_short_rest_of_a_prompt_joins_them() {
-        let rows = |rows: &[usize]| {
-            let wanted: Vec<u32> = Vec::new();
-            parts(&pass(rows), &wanted, 16).iter().map(|part| part.rows.len()).collect::<Vec<_>>()
+        let rows = |writers: &[usize], prompt| {
+            parts(batch(writers, prompt), Some(16)).iter().map(|part| part.ids.len()).collect::<Vec<_>>()
         };
-        assert_eq!(rows(&[1; 40]), [16, 16, 8]);
-        assert_eq!(rows(&[1, 1, 5]), [7]);
-        assert_eq!(rows(&[1, 1, 15]), [2, 15]);
-        assert_eq!(rows(&[17]), [17]);
-        assert_eq!(rows(&[]), [0usize; 0]);
+        assert_eq!(rows(&[1; 40], 0), [16, 16, 8]);
+        assert_eq!(rows(&[4; 5], 0), [16, 4]);
+        assert_eq!(rows(&[1, 1], 5), [7]);
+        assert_eq!(rows(&[1, 1], 15), [2, 15]);
+        assert_eq!(rows(&[], 17), [17]);
+        assert_eq!(parts(batch(&[1; 40], 9), None).len(), 1);
     }
 }

@@ -86,6 +86,8 @@ pub struct EngineModel {
     pub device: String,
     /// Prefill uses decode's arithmetic.
     pub exact: bool,
+    /// Most tokens drafted per round: `auto`, or a number; null for a model that drafts none.
+    pub mtp_depth: Option<String>,
 }
 
 /// What the engine allocated, bytes.
@@ -98,10 +100,45 @@ pub struct EngineMemory {
     pub kv: f64,
     /// KV pages that belong to running requests.
     pub kv_used: f64,
+    /// KV pages of earlier requests' texts, kept for later ones as long as nobody needs the room.
+    pub kv_cached: f64,
     /// Recurrent state of all slots.
     pub state: f64,
     /// Activations and other buffers of a step.
     pub scratch: f64,
+}
+
+/// What drafting did. A round is a step of a request in which at least one draft was checked; it writes one token more
+/// than drafts were accepted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Speculation {
+    /// Rounds.
+    pub rounds: u64,
+    /// Tokens that were drafted and checked, by their place in the round: first, second, ...
+    pub drafted: Vec<u64>,
+    /// Of these, accepted.
+    pub accepted: Vec<u64>,
+    /// Seconds in steps of the MTP head, prompts included.
+    pub draft_seconds: f64,
+    /// Seconds in the steps that checked drafts.
+    pub verify_seconds: f64,
+}
+
+impl Speculation {
+    /// Counts a round of `checked` drafts whose first `accepted` were right.
+    pub fn record(&mut self, checked: usize, accepted: usize) {
+        if checked == 0 {
+            return;
+        }
+        self.rounds += 1;
+        if self.drafted.len() < checked {
+            self.drafted.resize(checked, 0);
+            self.accepted.resize(checked, 0);
+        }
+        self.drafted[..checked].iter_mut().for_each(|count| *count += 1);
+        self.accepted[..accepted].iter_mut().for_each(|count| *count += 1);
+    }
 }
 
 /// Sums since the engine became ready; they only grow.
@@ -118,8 +155,14 @@ pub struct EngineCounters {
     pub prefill_tokens: u64,
     /// Seconds spent on prompt rows.
     pub prefill_seconds: f64,
+    /// Prompt tokens that were known from earlier requests and not read again.
+    pub cached_tokens: u64,
+    /// How often a request had to leave its pages to others, to compute them again later.
+    pub preemptions: u64,
     /// Bytes the steps read by the budget's formula (estimated, not counted by hardware).
     pub bytes_read: f64,
+    /// What drafting did.
+    pub speculation: Speculation,
     /// Requests that ended with `stop` or `length`.
     pub requests_ok: u64,
     /// Requests that ended with an error.
@@ -205,6 +248,8 @@ pub struct FinishedRequest {
     pub cached_tokens: u32,
     /// Tokens written.
     pub output_tokens: u32,
+    /// What drafting did for it; its seconds are those of the steps it took part in.
+    pub speculation: Speculation,
     /// Seconds it waited for a slot.
     pub queue_s: f64,
     /// Seconds from arrival to the first token; null if there was none.

@@ -14,14 +14,18 @@ use hearth_kernels::ops::{Pass, Segment};
 use crate::{
     EngineError,
     board::Board,
+    depth::Depth,
     pages::FreePages,
+    prefix::Prefixes,
     queue::{Queue, Waiting, unix_ms},
     request::{Event, Usage},
     runner::{Limits, Runner},
     sampler,
     schedule::{Batch, schedule},
     sequence::{Ended, Farewell, Sequence},
-    status::{EngineMemory, Fault, FinishedRequest, RequestEnd},
+    split::parts,
+    status::{EngineMemory, Fault, FinishedRequest, RequestEnd, Speculation},
+    timing::Timing,
     tokenizer::Tokenizer,
 };
 
@@ -37,27 +41,51 @@ const SHORTEST: usize = 16;
 
 /// Everything the engine thread owns.
 pub(crate) struct Worker<R: Runner> {
-    runner: R,
-    limits: Limits,
+    pub(crate) runner: R,
+    pub(crate) limits: Limits,
+    pub(crate) depth: Depth,
+    /// Most tokens drafted per round and request.
+    pub(crate) drafts: usize,
     memory: EngineMemory,
-    tokenizer: Arc<Tokenizer>,
-    queue: Arc<Queue>,
-    board: Arc<Board>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) board: Arc<Board>,
     /// Set when draining has taken too long: end everything now.
     cut: Arc<AtomicBool>,
     /// In order of admission.
-    running: Vec<Sequence>,
-    free_slots: Vec<usize>,
-    pages: FreePages,
-    /// Seconds per row of the recent steps that read a prompt; None before the first.
-    pub(crate) row_seconds: Option<f64>,
+    pub(crate) running: Vec<Sequence>,
+    /// Recurrent states that nobody uses.
+    pub(crate) free_states: Vec<usize>,
+    pub(crate) pages: FreePages,
+    /// What was computed before.
+    pub(crate) prefixes: Prefixes,
+    /// Requests that left their pages to others; the last one continues first.
+    pub(crate) suspended: Vec<Sequence>,
+    /// What steps cost.
+    pub(crate) timing: Timing,
+    /// Seconds of a step of the MTP head for requests that write, lately; None before the first.
+    pub(crate) draft_seconds: Option<f64>,
     /// Last events, sent when the board shows the step that made them.
     farewells: Vec<Farewell>,
+}
+
+/// What became of the rows of a part.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Per member: how many of its rows are its sequence's; 0 if it has ended.
+    pub valid: Vec<usize>,
+    /// Who ended, and how.
+    pub ended: Vec<(usize, Ended)>,
+    /// Tokens written by decode rows.
+    pub written: usize,
+    /// Whether drafts were among the rows.
+    pub checked: bool,
 }
 
 impl<R: Runner> Worker<R> {
     pub(crate) fn new(
         runner: R,
+        depth: Depth,
         tokenizer: Arc<Tokenizer>,
         queue: Arc<Queue>,
         board: Arc<Board>,
@@ -68,14 +96,19 @@ impl<R: Runner> Worker<R> {
             memory: runner.memory(),
             runner,
             limits,
+            depth,
+            drafts: if limits.mtp { depth.most() } else { 0 },
             tokenizer,
             queue,
             board,
             cut,
             running: Vec::new(),
-            free_slots: (0..limits.slots).rev().collect(),
-            pages: FreePages::new(limits.pages, limits.page_len),
-            row_seconds: None,
+            free_states: (0..limits.states).rev().collect(),
+            pages: FreePages::new(limits.pages),
+            prefixes: Prefixes::new(limits.page_len),
+            suspended: Vec::new(),
+            timing: Timing::default(),
+            draft_seconds: None,
             farewells: Vec::new(),
         }
     }
@@ -98,19 +131,25 @@ impl<R: Runner> Worker<R> {
 
     /// Serves until drained.
     pub(crate) fn run(&mut self) {
+        let mut worked = true;
         loop {
             self.board.beat();
             if self.cut.load(Ordering::Relaxed) {
                 self.end_all();
             }
             if self.step() {
+                worked = true;
                 continue;
             }
-            if !self.running.is_empty() {
+            if !self.running.is_empty() || !self.suspended.is_empty() {
                 std::thread::sleep(BLOCKED);
             } else if self.queue.is_draining() && self.queue.is_empty() {
                 return;
             } else {
+                if worked {
+                    self.check_at_rest();
+                }
+                worked = false;
                 self.queue.wait(IDLE);
             }
         }
@@ -120,19 +159,37 @@ impl<R: Runner> Worker<R> {
     pub(crate) fn step(&mut self) -> bool {
         self.end_abandoned();
         self.admit();
+        self.make_room();
         let paused: Vec<bool> = self.running.iter_mut().map(Sequence::is_blocked).collect();
         let Some(batch) = schedule(&self.running, &paused, &self.limits, self.chunk()) else {
             self.report();
             return false;
         };
-        let begun = Instant::now();
-        match self.runner.forward(&batch.pass, &batch.ids, &batch.want) {
-            Ok(logits) => self.write(&batch, logits),
-            Err(reason) => self.fail(&batch, &EngineError::Step { reason }),
+        let mut ended = Vec::new();
+        for part in parts(batch, self.limits.decode_rows) {
+            ended.extend(self.compute(&part));
         }
-        self.count(&batch, begun.elapsed().as_secs_f64());
+        self.end(ended);
         self.report();
         true
+    }
+
+    /// Runs a part of a step: the model, then what its logits say, then the drafts of the next round. Returns who ended.
+    fn compute(&mut self, part: &Batch) -> Vec<(usize, Ended)> {
+        let begun = Instant::now();
+        let logits = match self.runner.forward(&part.pass, &part.ids, &part.want) {
+            Ok(logits) => logits,
+            Err(reason) => return self.failed(part, &[], reason),
+        };
+        let forward = begun.elapsed().as_secs_f64();
+        let mut outcome = self.write(part, logits);
+        let begun = Instant::now();
+        if let Err(reason) = self.draft(part, &outcome.valid) {
+            let failed = self.failed(part, &outcome.ended, reason);
+            outcome.ended.extend(failed);
+        }
+        self.count(part, &outcome, forward, begun.elapsed().as_secs_f64());
+        outcome.ended
     }
 
     /// Ends the requests whose clients went away or do not read.
@@ -140,81 +197,105 @@ impl<R: Runner> Worker<R> {
         for waiting in self.queue.take_abandoned() {
             self.end_unserved(waiting, None);
         }
+        for sequence in std::mem::take(&mut self.suspended) {
+            match sequence.must_end() {
+                Some(how) => self.farewell(sequence, how),
+                None => self.suspended.push(sequence),
+            }
+        }
         let ended: Vec<(usize, Ended)> =
             self.running.iter().enumerate().filter_map(|(i, s)| Some((i, s.must_end()?))).collect();
         self.end(ended);
     }
 
-    /// Gives free slots to waiting requests, first come first served, as far as the KV pages reach.
-    fn admit(&mut self) {
-        while let Some(&slot) = self.free_slots.last() {
-            let mut pages = None;
-            let pool = &mut self.pages;
-            let first = self.queue.take_if(|waiting| {
-                // Pages for the whole answer are taken at once, so a running request never waits for memory.
-                pages = pool.take(waiting.request.prompt.len() + waiting.limit);
-                pages.is_some()
-            });
-            let Some((waiting, pages)) = first.zip(pages) else { return };
-            self.free_slots.pop();
-            self.running.push(Sequence::admit(waiting, slot, pages));
-        }
-    }
-
-    /// Samples every wanted row and sends the tokens.
-    fn write(&mut self, batch: &Batch, mut logits: Vec<f32>) {
-        for (segment, &member) in batch.pass.segments.iter().zip(&batch.members) {
-            self.running[member].computed += segment.rows;
-        }
-        if batch.writers.is_empty() {
-            return;
-        }
-        let vocab = logits.len() / batch.writers.len();
-        let mut ended = Vec::new();
-        for (row, &writer) in logits.chunks_mut(vocab.max(1)).zip(&batch.writers) {
-            let sequence = &mut self.running[writer];
-            let request = &sequence.request;
-            let banned = if sequence.written() < request.min_tokens { self.tokenizer.ends() } else { &[] };
-            let position = sequence.ids.len() as u64;
-            let token = sampler::sample(
-                row,
-                self.tokenizer.len(),
-                banned,
-                &request.sampling,
-                &sequence.seen,
-                position,
-            );
-            let end = match token {
-                Some(token) => sequence.write(token, &self.tokenizer),
-                None => {
-                    let reason = "no logit is a number".to_owned();
-                    Some(Ended::Failed(EngineError::Step { reason }.fault()))
+    /// Takes in the logits: samples every wanted row as far as the drafts before it were right, and sends the tokens.
+    ///
+    /// A draft is right if it is the token that is sampled in its place. The draw depends on seed and position only, so a
+    /// request writes the same tokens at every depth, and at a temperature, too, each has the model's own distribution.
+    fn write(&mut self, part: &Batch, mut logits: Vec<f32>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let vocab = logits.len().checked_div(part.want.len()).unwrap_or(0).max(1);
+        for (segment, member) in part.pass.segments.iter().zip(&part.members) {
+            let drafts = std::mem::take(&mut self.running[member.index].drafts);
+            let drafts = if member.writes { &drafts[..segment.rows - 1] } else { &[] };
+            let mut end = None;
+            let mut tokens = 0;
+            for wanted in member.wanted.clone() {
+                let row = &mut logits[wanted * vocab..(wanted + 1) * vocab];
+                let position = self.running[member.index].ids.len();
+                let token = self.pick(member.index, position, row);
+                tokens += 1;
+                end = match token {
+                    Some(token) => self.running[member.index].write(token, &self.tokenizer),
+                    None => {
+                        let reason = "no logit is a number".to_owned();
+                        Some(Ended::Failed(EngineError::Step { reason }.fault()))
+                    }
+                };
+                if end.is_some() || token != drafts.get(tokens - 1).copied() {
+                    break;
                 }
+            }
+            let valid = if member.writes { tokens } else { segment.rows };
+            let kept = if member.writes {
+                self.keep_page_end(member.index, valid, &segment.snapshots)
+            } else {
+                Ok(())
             };
-            ended.extend(end.map(|end| (writer, end)));
+            let sequence = &mut self.running[member.index];
+            sequence.advance(segment.rows, valid);
+            let kept = kept.and_then(|()| self.keep_mark(member.index));
+            if let Err(reason) = kept {
+                self.running[member.index].spoiled = true;
+                end = Some(Ended::Failed(EngineError::Step { reason }.fault()));
+            }
+            let sequence = &mut self.running[member.index];
+            if member.writes {
+                outcome.written += tokens;
+                outcome.checked |= !drafts.is_empty();
+                // What lies behind an end was never put to the test.
+                let checked = if end.is_some() { tokens - 1 } else { drafts.len() };
+                sequence.acceptance.record(checked, tokens - 1);
+                sequence.speculation.record(checked, tokens - 1);
+                self.board.lock().counters.speculation.record(checked, tokens - 1);
+            }
+            outcome.valid.push(if end.is_some() { 0 } else { valid });
+            outcome.ended.extend(end.map(|end| (member.index, end)));
         }
-        self.end(ended);
+        outcome
     }
 
-    /// A failed pass fails the requests in it; their recurrent state cannot be trusted any more.
-    fn fail(&mut self, batch: &Batch, error: &EngineError) {
-        tracing::error!(%error, rows = batch.ids.len(), "a step failed");
-        let mut members = batch.members.clone();
-        members.sort_unstable();
-        self.end(members.into_iter().map(|m| (m, Ended::Failed(error.fault()))).collect());
+    /// The token at `position` of a running sequence, by its logits, which are changed. None if none is a number.
+    pub(crate) fn pick(&self, index: usize, position: usize, logits: &mut [f32]) -> Option<u32> {
+        let sequence = &self.running[index];
+        let request = &sequence.request;
+        let written = position - request.prompt.len();
+        let banned = if written < request.min_tokens { self.tokenizer.ends() } else { &[] };
+        sampler::sample(
+            logits,
+            self.tokenizer.len(),
+            banned,
+            &request.sampling,
+            &sequence.seen,
+            position as u64,
+        )
     }
 
     /// Removes sequences, gives back what they held, and writes the history. `ended` holds each index once.
-    fn end(&mut self, mut ended: Vec<(usize, Ended)>) {
+    pub(crate) fn end(&mut self, mut ended: Vec<(usize, Ended)>) {
         ended.sort_unstable_by_key(|(index, _)| *index);
         for (index, how) in ended.into_iter().rev() {
-            let mut sequence = self.running.remove(index);
-            self.free_slots.push(sequence.slot);
-            self.pages.give_back(std::mem::take(&mut sequence.pages));
-            let (record, farewell) = sequence.end(how);
-            self.board.lock().finish(record);
-            self.farewells.extend(farewell);
+            self.leave(index, !self.running[index].spoiled);
+            let sequence = self.running.remove(index);
+            self.farewell(sequence, how);
         }
+    }
+
+    /// Writes the history of a request that holds nothing any more, and its last event.
+    fn farewell(&mut self, sequence: Sequence, how: Ended) {
+        let (record, farewell) = sequence.end(how);
+        self.board.lock().finish(record);
+        self.farewells.extend(farewell);
     }
 
     /// Ends everything that runs or waits, because stopping may take no longer.
@@ -223,39 +304,54 @@ impl<R: Runner> Worker<R> {
         for waiting in self.queue.take_all() {
             self.end_unserved(waiting, Some(fault.clone()));
         }
+        for sequence in std::mem::take(&mut self.suspended) {
+            self.farewell(sequence, Ended::Failed(fault.clone()));
+        }
         self.end((0..self.running.len()).map(|i| (i, Ended::Failed(fault.clone()))).collect());
     }
 
     /// Rows of a prompt that may be read in a step beside requests that write.
     fn chunk(&self) -> usize {
-        let rows = self.row_seconds.map_or(SHORTEST, |seconds| (PAUSE / seconds) as usize);
-        rows.max(SHORTEST)
+        let writers = || self.running.iter().filter(|sequence| !sequence.in_prefill());
+        let rows = writers().map(|sequence| 1 + sequence.drafts.len()).sum();
+        let context = writers().map(|sequence| sequence.computed).sum();
+        self.timing.rows_within(PAUSE, rows, context).max(SHORTEST)
     }
 
-    fn count(&mut self, batch: &Batch, seconds: f64) {
-        if batch.prefill_rows > 0 {
-            let measured = seconds / batch.ids.len() as f64;
-            self.row_seconds = Some(self.row_seconds.map_or(measured, |known| 0.8 * known + 0.2 * measured));
+    fn count(&mut self, part: &Batch, outcome: &Outcome, forward: f64, draft: f64) {
+        let (rows, work) = (part.ids.len(), part.work());
+        self.timing.record(work, forward);
+        let verify = if outcome.checked { forward } else { 0.0 };
+        for member in &part.members {
+            let speculation = &mut self.running[member.index].speculation;
+            speculation.draft_seconds += draft;
+            speculation.verify_seconds += if member.writes { verify } else { 0.0 };
         }
-        let decode_share = batch.decode_rows as f64 / batch.ids.len() as f64;
-        let bytes = self.runner.bytes_per_step(batch.ids.len(), batch.context());
+        let seconds = forward + draft;
+        let decode_share = work.decode_rows as f64 / rows as f64;
+        let bytes = self.runner.bytes_per_step(rows, work.context);
         let mut state = self.board.lock();
         let counters = &mut state.counters;
         counters.steps += 1;
-        counters.decode_tokens += batch.decode_rows as u64;
+        counters.decode_tokens += outcome.written as u64;
         counters.decode_seconds += seconds * decode_share;
-        counters.prefill_tokens += batch.prefill_rows as u64;
+        counters.prefill_tokens += work.prefill_rows as u64;
         counters.prefill_seconds += seconds * (1.0 - decode_share);
         counters.bytes_read += bytes as f64;
+        counters.speculation.draft_seconds += draft;
+        counters.speculation.verify_seconds += verify;
     }
 
     /// Shows what runs, then sends the last events.
     fn report(&mut self) {
-        let running = self.running.iter().map(Sequence::describe).collect();
-        let kv_used = (self.memory.kv * self.pages.used_share()).round();
+        let running = self.running.iter().chain(&self.suspended).map(Sequence::describe).collect();
+        let page = self.memory.kv / self.limits.pages.max(1) as f64;
+        let cached = self.prefixes.pages() - self.prefixes.held();
+        let kv_cached = (page * cached as f64).round();
+        let kv_used = (page * (self.pages.used() - cached) as f64).round();
         let mut state = self.board.lock();
         state.running = running;
-        state.memory = Some(EngineMemory { kv_used, ..self.memory.clone() });
+        state.memory = Some(EngineMemory { kv_used, kv_cached, ..self.memory.clone() });
         drop(state);
         self.farewells.drain(..).for_each(Farewell::send);
     }
@@ -269,6 +365,7 @@ impl<R: Runner> Worker<R> {
             kind: waiting.request.kind,
             prompt_tokens: usage.prompt as u32,
             cached_tokens: 0,
+            speculation: Speculation::default(),
             output_tokens: 0,
             queue_s: waiting.arrived.elapsed().as_secs_f64(),
             ttft_s: None,
@@ -281,5 +378,19 @@ impl<R: Runner> Worker<R> {
         let farewell =
             |fault| Farewell { event: Event::Failed { fault, usage }, events: waiting.events.clone() };
         self.farewells.extend(fault.map(farewell));
+    }
+
+    /// A failed pass fails the requests in it that have not ended: their recurrent state cannot be trusted any more.
+    fn failed(&mut self, part: &Batch, ended: &[(usize, Ended)], reason: String) -> Vec<(usize, Ended)> {
+        let error = EngineError::Step { reason };
+        tracing::error!(%error, rows = part.ids.len(), "a step failed");
+        let mut failed = Vec::new();
+        for index in part.members.iter().map(|member| member.index) {
+            if ended.iter().all(|(other, _)| *other != index) {
+                self.running[index].spoiled = true;
+                failed.push((index, Ended::Failed(error.fault())));
+            }
+        }
+        failed
     }
 }

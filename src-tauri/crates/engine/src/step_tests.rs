@@ -1,167 +1,25 @@
 //! The scheduler, driven step by step over a runner that computes nothing: after token n it expects n + 1.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, atomic::AtomicBool},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use hearth_kernels::ops::Pass;
-use tokio::sync::mpsc;
+use hearth_model::Seed;
 
 use crate::{
-    Engine, EngineError, Event, Finish, Loaded, Request, Sampling, Served,
-    board::Board,
+    Depth, Engine, EngineError, Event, Finish, Loaded, Request, Sampling, Served,
     engine::End,
-    queue::{Queue, Refused, Waiting, unix_ms},
+    oracle::{LIMITS, Oracle},
+    queue::Refused,
+    rig::{bench, finish, read, request},
     runner::{Limits, Runner},
-    status::{EngineMemory, EnginePhase, Fault, RequestEnd, RequestKind, RequestPhase},
-    step::Worker,
+    status::{EngineMemory, EnginePhase, Fault, RequestEnd, RequestPhase},
+    timing::Timing,
     tokenizer::tests::byte_tokenizer,
 };
 
-const LIMITS: Limits = Limits { context: 64, slots: 3, max_rows: 8, page_len: 4, pages: 48, exact: false };
-
-/// What ran in one step: per segment slot, position and rows.
-type Step = Vec<(usize, usize, usize)>;
-
-#[derive(Clone, Default)]
-struct Counting {
-    steps: Arc<Mutex<Vec<Step>>>,
-    /// Per slot: the position that must come next.
-    next: HashMap<usize, usize>,
-    /// Fails when a row has this id.
-    poison: Option<u32>,
-    /// Sizes, if not `LIMITS`.
-    limits: Option<Limits>,
-}
-
-impl Runner for Counting {
-    fn limits(&self) -> Limits {
-        self.limits.unwrap_or(LIMITS)
-    }
-
-    fn forward(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
-        assert_eq!(pass.rows(), ids.len());
-        assert!(ids.len() <= self.limits().max_rows, "too many rows");
-        let mut pages: Vec<u32> = pass.segments.iter().flat_map(|s| s.pages.clone()).collect();
-        let count = pages.len();
-        pages.sort_unstable();
-        pages.dedup();
-        assert_eq!(pages.len(), count, "a page belongs to two requests");
-        for segment in &pass.segments {
-            let expected = if segment.position == 0 { 0 } else { self.next[&segment.slot] };
-            assert_eq!(segment.position, expected, "a position was skipped or computed twice");
-            assert!(segment.pages.len() * LIMITS.page_len >= segment.position + segment.rows);
-            self.next.insert(segment.slot, segment.position + segment.rows);
-        }
-        if ids.iter().any(|id| Some(*id) == self.poison) {
-            return Err("poisoned".into());
-        }
-        self.steps
-            .lock()
-            .expect("one thread")
-            .push(pass.segments.iter().map(|s| (s.slot, s.position, s.rows)).collect());
-        let mut logits = Vec::new();
-        for &row in want {
-            let favourite = (ids[row as usize] + 1) % 250;
-            logits.extend((0..300).map(|id| if id == favourite { 3.0 } else { (id % 11) as f32 * 0.1 }));
-        }
-        Ok(logits)
-    }
-
-    fn bytes_per_step(&self, rows: usize, _context: usize) -> u64 {
-        1000 + rows as u64
-    }
-
-    fn memory(&self) -> EngineMemory {
-        EngineMemory { weights: 1.0, kv: 480.0, kv_used: 0.0, state: 2.0, scratch: 3.0 }
-    }
-}
-
-struct Bench {
-    worker: Worker<Counting>,
-    queue: Arc<Queue>,
-    board: Arc<Board>,
-    steps: Arc<Mutex<Vec<Step>>>,
-}
-
-fn bench(runner: Counting) -> Bench {
-    let (queue, board) = (Arc::new(Queue::new(4)), Arc::<Board>::default());
-    let steps = runner.steps.clone();
-    let cut = Arc::<AtomicBool>::default();
-    let worker = Worker::new(runner, Arc::new(byte_tokenizer()), queue.clone(), board.clone(), cut);
-    Bench { worker, queue, board, steps }
-}
-
-fn request(prompt: &[u32], max_tokens: usize) -> Request {
-    Request {
-        id: format!("r{}", prompt[0]),
-        kind: RequestKind::Chat,
-        prompt: prompt.to_vec(),
-        max_tokens: Some(max_tokens),
-        min_tokens: 0,
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        stop: Vec::new(),
-        ignore_end: false,
-    }
-}
-
-impl Bench {
-    fn put_with(&self, request: Request, events: usize) -> Result<mpsc::Receiver<Event>, Refused> {
-        let (sender, receiver) = mpsc::channel(events);
-        let limit = request.max_tokens.expect("the tests set it");
-        let waiting =
-            Waiting { request, limit, events: sender, arrived: Instant::now(), arrived_ms: unix_ms() };
-        self.queue.put(waiting).map(|()| receiver)
-    }
-
-    fn put(&self, request: Request) -> mpsc::Receiver<Event> {
-        self.put_with(request, 256).expect("the queue has room")
-    }
-
-    fn last_step(&self) -> Step {
-        self.steps.lock().expect("one thread").last().cloned().unwrap_or_default()
-    }
-
-    fn run_dry(&mut self) {
-        for _ in 0..500 {
-            if !self.worker.step() {
-                return;
-            }
-        }
-        panic!("the worker never comes to rest");
-    }
-}
-
-fn read(mut events: mpsc::Receiver<Event>) -> (Vec<u32>, String, Option<Event>) {
-    let (mut ids, mut text) = (Vec::new(), String::new());
-    while let Ok(event) = events.try_recv() {
-        match event {
-            Event::Token { id, text: piece } => {
-                ids.push(id);
-                text += &piece;
-            }
-            Event::Done { text: rest, finish, usage } => {
-                text += &rest;
-                return (ids, text, Some(Event::Done { text: rest, finish, usage }));
-            }
-            failed => return (ids, text, Some(failed)),
-        }
-    }
-    (ids, text, None)
-}
-
-fn finish(event: Option<Event>) -> (Finish, usize) {
-    match event {
-        Some(Event::Done { finish, usage, .. }) => (finish, usage.output),
-        other => panic!("expected an answer, found {other:?}"),
-    }
-}
-
 #[test]
 fn an_answer_is_written_token_by_token_up_to_its_limit() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let events = bench.put(request(&[97], 3));
     bench.run_dry();
     let (ids, text, end) = read(events);
@@ -171,43 +29,44 @@ fn an_answer_is_written_token_by_token_up_to_its_limit() {
 
 #[test]
 fn writers_get_a_row_in_every_step_while_a_long_prompt_is_read_in_chunks() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let _a = bench.put(request(&[1], 30));
-    bench.worker.step();
+    bench.step();
     let _b = bench.put(request(&[50; 20], 30));
-    for rows in [7, 7, 6] {
-        bench.worker.step();
+    // The last chunk is short, because a state is kept after 16 tokens.
+    for rows in [7, 7, 2, 4] {
+        bench.step();
         let step = bench.last_step();
         assert_eq!(step.iter().map(|s| s.2).collect::<Vec<_>>(), [1, rows], "{step:?}");
     }
-    bench.worker.step();
+    bench.step();
     assert_eq!(bench.last_step().iter().map(|s| s.2).collect::<Vec<_>>(), [1, 1]);
 }
 
 #[test]
 fn a_prompt_is_read_in_short_chunks_while_others_write_and_in_long_ones_otherwise() {
     let limits = Limits { context: 256, max_rows: 64, pages: 192, ..LIMITS };
-    let mut bench = bench(Counting { limits: Some(limits), ..Counting::default() });
+    let mut bench = bench(Oracle { limits, ..Oracle::default() });
     let writer = bench.put(request(&[101], 100));
-    bench.worker.step();
+    bench.step();
     let _reader = bench.put(request(&[50; 150], 10));
     // At 5 ms a row, 20 rows are 100 ms; at a second a row the shortest chunk is read all the same.
     for (row_seconds, rows) in [(0.005, 20), (1.0, 16)] {
-        bench.worker.row_seconds = Some(row_seconds);
-        bench.worker.step();
+        bench.worker.timing = Timing::of_prompt_rows(row_seconds);
+        bench.step();
         assert_eq!(bench.last_step().iter().map(|s| s.2).collect::<Vec<_>>(), [1, rows]);
     }
     drop(writer);
-    bench.worker.row_seconds = Some(1.0);
-    bench.worker.step();
+    bench.worker.timing = Timing::of_prompt_rows(1.0);
+    bench.step();
     assert_eq!(bench.last_step().iter().map(|s| s.2).collect::<Vec<_>>(), [64]);
 }
 
 #[test]
 fn prompts_are_read_in_order_of_arrival_and_late_requests_wait_for_a_slot() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let events: Vec<_> = (0..4).map(|i| bench.put(request(&[10 + i; 9], 1))).collect();
-    bench.worker.step();
+    bench.step();
     assert_eq!(bench.queue.len(), 1);
     assert_eq!(bench.last_step(), [(0, 0, 8)]);
     bench.run_dry();
@@ -220,7 +79,7 @@ fn prompts_are_read_in_order_of_arrival_and_late_requests_wait_for_a_slot() {
 
 #[test]
 fn the_queue_refuses_more_than_its_limit() {
-    let bench = bench(Counting::default());
+    let bench = bench(Oracle::default());
     let _kept: Vec<_> = (0..4).map(|i| bench.put(request(&[i + 1], 1))).collect();
     assert_eq!(bench.put_with(request(&[9], 1), 8).map(|_| ()), Err(Refused::Full));
     bench.queue.drain();
@@ -229,16 +88,16 @@ fn the_queue_refuses_more_than_its_limit() {
 
 #[test]
 fn a_client_that_goes_away_frees_its_slot_and_pages_before_the_next_step() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let first = bench.put(request(&[1], 40));
     let waiting: Vec<_> = (0..3).map(|i| bench.put(request(&[20 + i], 40))).collect();
-    bench.worker.step();
+    bench.step();
     assert_eq!(bench.queue.len(), 1);
     drop(first);
-    bench.worker.step();
+    bench.step();
     assert_eq!((bench.queue.len(), bench.board.lock().running.len()), (0, 3));
     drop(waiting);
-    assert!(!bench.worker.step());
+    assert!(!bench.step());
     let state = bench.board.lock();
     assert_eq!(state.counters.requests_cancelled, 4);
     assert!(state.finished.iter().all(|r| r.finish == RequestEnd::Cancelled));
@@ -247,11 +106,11 @@ fn a_client_that_goes_away_frees_its_slot_and_pages_before_the_next_step() {
 
 #[test]
 fn a_client_that_leaves_the_queue_never_gets_a_slot() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let running: Vec<_> = (0..3).map(|i| bench.put(request(&[i + 1], 20))).collect();
-    bench.worker.step();
+    bench.step();
     drop(bench.put(request(&[99], 20)));
-    bench.worker.step();
+    bench.step();
     assert!(bench.queue.is_empty());
     assert_eq!(
         bench.board.lock().finished.back().map(|r| (r.id.clone(), r.ttft_s)),
@@ -262,7 +121,7 @@ fn a_client_that_leaves_the_queue_never_gets_a_slot() {
 
 #[test]
 fn a_client_that_does_not_read_pauses_alone_and_goes_on_when_it_reads() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let mut slow = bench.put_with(request(&[101], 10), 4).expect("the queue has room");
     let fast = bench.put(request(&[50], 12));
     bench.run_dry();
@@ -277,31 +136,15 @@ fn a_client_that_does_not_read_pauses_alone_and_goes_on_when_it_reads() {
                 failed => panic!("{failed:?}"),
             }
         }
-        bench.worker.step();
+        bench.step();
     }
     assert_eq!(ids, (102..112).collect::<Vec<_>>());
     assert!(bench.board.lock().running.is_empty());
 }
 
 #[test]
-fn pages_bound_how_many_run_and_come_back_when_they_end() {
-    let mut bench = bench(Counting::default());
-    // 48 pages of 4: two requests of 80 positions leave no room for a third.
-    let events: Vec<_> = (0..3).map(|i| bench.put(request(&[i + 100], 79))).collect();
-    bench.worker.step();
-    assert_eq!((bench.board.lock().running.len(), bench.queue.len()), (2, 1));
-    let used = bench.board.lock().memory.as_ref().map(|m| m.kv_used);
-    assert_eq!(used, Some(400.0));
-    bench.run_dry();
-    for events in events {
-        assert_eq!(finish(read(events).2), (Finish::Length, 79));
-    }
-    assert_eq!(bench.board.lock().memory.as_ref().map(|m| m.kv_used), Some(0.0));
-}
-
-#[test]
 fn end_tokens_and_stop_strings_end_an_answer_and_are_not_sent() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     // The byte tokenizer's end tokens include 7; counting up from 4 reaches it third.
     let end = bench.put(request(&[4], 20));
     let ignored = bench.put(Request { ignore_end: true, ..request(&[4], 5) });
@@ -316,7 +159,7 @@ fn end_tokens_and_stop_strings_end_an_answer_and_are_not_sent() {
 
 #[test]
 fn fewest_tokens_keeps_end_tokens_away_until_then() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let events = bench.put(Request { min_tokens: 4, ..request(&[4], 20) });
     bench.run_dry();
     let (ids, _, end) = read(events);
@@ -331,14 +174,14 @@ fn a_seed_gives_the_same_tokens_alone_and_in_company() {
         ignore_end: true,
         ..request(&[60, 61], 20)
     };
-    let mut alone = bench(Counting::default());
+    let mut alone = bench(Oracle::default());
     let events = alone.put(sampled(5));
     alone.run_dry();
     let expected = read(events).0;
 
-    let mut company = bench(Counting::default());
+    let mut company = bench(Oracle::default());
     let _others = (company.put(sampled(6)), company.put(request(&[30; 15], 20)));
-    company.worker.step();
+    company.step();
     let events = company.put(sampled(5));
     company.run_dry();
     assert_eq!(read(events).0, expected);
@@ -346,7 +189,7 @@ fn a_seed_gives_the_same_tokens_alone_and_in_company() {
 
 #[test]
 fn a_failed_step_fails_its_requests_and_the_next_one_is_served() {
-    let mut bench = bench(Counting { poison: Some(44), ..Counting::default() });
+    let mut bench = bench(Oracle { poison: Some(44), ..Oracle::default() });
     let bad = bench.put(request(&[42], 10));
     bench.run_dry();
     match read(bad).2 {
@@ -363,9 +206,9 @@ fn a_failed_step_fails_its_requests_and_the_next_one_is_served() {
 
 #[test]
 fn counters_tell_reading_from_writing() {
-    let mut bench = bench(Counting::default());
+    let mut bench = bench(Oracle::default());
     let _events = bench.put(request(&[50; 10], 3));
-    bench.worker.step();
+    bench.step();
     assert_eq!(bench.board.lock().running[0].phase, RequestPhase::Prefill);
     assert_eq!(bench.board.lock().running[0].prefilled_tokens, 8);
     bench.run_dry();
@@ -398,7 +241,8 @@ async fn ready(engine: &Engine) {
 #[tokio::test]
 async fn an_engine_serves_refuses_what_cannot_fit_and_ends_when_drained() {
     let engine =
-        Engine::start(|_| Ok(Loaded { runner: Counting::default(), served: served() }), 4).expect("starts");
+        Engine::start(|_| Ok(Loaded { runner: Oracle::default(), depth: Depth::Auto, served: served() }), 4)
+            .expect("starts");
     ready(&engine).await;
     let mut events = engine.submit(request(&[97], 2)).expect("fits");
     let mut text = String::new();
@@ -440,7 +284,7 @@ async fn an_engine_serves_refuses_what_cannot_fit_and_ends_when_drained() {
 async fn a_load_that_fails_shows_its_fault_and_ends_the_engine() {
     let fault = Fault::new("tensor_missing", "A tensor is missing.", "Download the model again.");
     let shown = fault.clone();
-    let engine = Engine::start(move |_| Err::<Loaded<Counting>, _>(fault), 4).expect("starts");
+    let engine = Engine::start(move |_| Err::<Loaded<Oracle>, _>(fault), 4).expect("starts");
     assert_eq!(engine.ended().await, End::LoadFailed(shown.clone()));
     assert_eq!(engine.status(0).phase, EnginePhase::Failed { fault: shown.clone() });
     assert_eq!(engine.submit(request(&[1], 1)).expect_err("failed"), EngineError::Stopped { fault: shown });
@@ -457,14 +301,21 @@ async fn a_panic_in_the_engine_thread_closes_the_channels_and_is_reported() {
             assert!(ids != [66], "as planned");
             Ok(vec![0.0; 300 * want.len()])
         }
+        fn draft(&mut self, _: &Pass, _: &[u32], _: Seed<'_>, _: &[u32]) -> Result<Vec<f32>, String> {
+            Err("there is no MTP head".into())
+        }
+        fn copy_state(&mut self, _: usize, _: usize) -> Result<(), String> {
+            Ok(())
+        }
         fn bytes_per_step(&self, _: usize, _: usize) -> u64 {
             0
         }
         fn memory(&self) -> EngineMemory {
-            EngineMemory { weights: 0.0, kv: 0.0, kv_used: 0.0, state: 0.0, scratch: 0.0 }
+            EngineMemory { weights: 0.0, kv: 0.0, kv_used: 0.0, kv_cached: 0.0, state: 0.0, scratch: 0.0 }
         }
     }
-    let engine = Engine::start(|_| Ok(Loaded { runner: Panics, served: served() }), 4).expect("starts");
+    let engine = Engine::start(|_| Ok(Loaded { runner: Panics, depth: Depth::Auto, served: served() }), 4)
+        .expect("starts");
     ready(&engine).await;
     let mut events = engine.submit(request(&[66], 5)).expect("fits");
     assert_eq!(events.recv().await, None);

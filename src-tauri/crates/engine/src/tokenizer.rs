@@ -15,6 +15,7 @@ pub struct Tokenizer {
     /// Most bytes of text that one token stands for; None if that has no limit.
     longest: Option<usize>,
     ends: Vec<u32>,
+    turn_start: Option<u32>,
     specials: Vec<String>,
 }
 
@@ -78,7 +79,8 @@ impl Tokenizer {
         let mut specials: Vec<String> =
             added.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
         specials.sort();
-        Ok(Tokenizer { encoder, bytes, longest, ends: ends.into_iter().collect(), specials })
+        let turn_start = encoder.token_to_id("<|im_start|>");
+        Ok(Tokenizer { encoder, bytes, longest, ends: ends.into_iter().collect(), turn_start, specials })
     }
 
     /// Ids of `text`; names of special tokens in it become those tokens. Nothing is added before or after. At every
@@ -118,6 +120,11 @@ impl Tokenizer {
     /// True for a vocabulary without tokens.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// The token that begins every turn of a conversation, if the vocabulary has one (`<|im_start|>`).
+    pub fn turn_start(&self) -> Option<u32> {
+        self.turn_start
     }
 
     /// Tokens that end an answer.

@@ -17,6 +17,10 @@ kv: number,
  */
 kv_used: number, 
 /**
+ * KV pages of earlier requests' texts, kept for later ones as long as nobody needs the room.
+ */
+kv_cached: number, 
+/**
  * Recurrent state of all slots.
  */
 state: number, 

@@ -39,4 +39,8 @@ device: string,
 /**
  * Prefill uses decode's arithmetic.
  */
-exact: boolean, };
+exact: boolean, 
+/**
+ * Most tokens drafted per round: `auto`, or a number; null for a model that drafts none.
+ */
+mtp_depth: string | null, };

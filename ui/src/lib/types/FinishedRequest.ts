@@ -2,6 +2,7 @@
 import type { Fault } from "./Fault";
 import type { RequestEnd } from "./RequestEnd";
 import type { RequestKind } from "./RequestKind";
+import type { Speculation } from "./Speculation";
 
 /**
  * A request that ended.
@@ -31,6 +32,10 @@ cached_tokens: number,
  * Tokens written.
  */
 output_tokens: number, 
+/**
+ * What drafting did for it; its seconds are those of the steps it took part in.
+ */
+speculation: Speculation, 
 /**
  * Seconds it waited for a slot.
  */

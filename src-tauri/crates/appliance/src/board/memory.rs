@@ -45,7 +45,7 @@ mod tests {
     const HOST: HostMemory = HostMemory { total: 1000, free: 300, available: 700 };
 
     fn engine(weights: f64) -> EngineMemory {
-        EngineMemory { weights, kv: 50.0, kv_used: 20.0, state: 5.0, scratch: 5.0 }
+        EngineMemory { weights, kv: 50.0, kv_used: 20.0, kv_cached: 0.0, state: 5.0, scratch: 5.0 }
     }
 
     fn part(memory: &Memory, kind: &str) -> Option<f64> {

@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header},
 };
 use bytes::Bytes;
-use hearth_engine::status::{Fault, FinishedRequest, RequestEnd, RequestKind};
+use hearth_engine::status::{Fault, FinishedRequest, RequestEnd, RequestKind, Speculation};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout_at;
@@ -134,6 +134,7 @@ impl Call {
             kind,
             prompt_tokens: 0,
             cached_tokens: 0,
+            speculation: Speculation::default(),
             output_tokens: tokens,
             queue_s: 0.0,
             ttft_s: None,

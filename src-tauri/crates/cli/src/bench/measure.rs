@@ -73,6 +73,7 @@ fn options(plan: &Plan) -> LoadOptions {
     LoadOptions {
         context: plan.prompt + plan.decode + 1,
         slots: plan.sequences,
+        snapshots: 0,
         kv: plan.kv,
         mtp: false,
         exact: false,

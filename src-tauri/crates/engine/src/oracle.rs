@@ -1,0 +1,191 @@
+//! A runner for tests that computes nothing and remembers everything: which token is in which place of which page, and
+//! which tokens every recurrent state has seen. It panics when a row looks back on anything but its own text. After token
+//! n it expects n + 1, unless told otherwise.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use hearth_kernels::ops::Pass;
+use hearth_model::Seed;
+
+use crate::{
+    runner::{Limits, Runner},
+    status::EngineMemory,
+};
+
+pub(crate) const LIMITS: Limits = Limits {
+    context: 64,
+    slots: 3,
+    states: 3,
+    max_rows: 8,
+    decode_rows: None,
+    page_len: 4,
+    pages: 48,
+    mtp: false,
+    exact: false,
+};
+
+/// Numbers per row of logits; the byte tokenizer knows 259 of them.
+pub(crate) const VOCAB: u32 = 300;
+
+/// What ran in one step: per segment slot, position and rows.
+pub(crate) type Step = Vec<(usize, usize, usize)>;
+
+/// The logits of a row whose last token is the argument.
+pub(crate) type Expect = fn(u32) -> Vec<f32>;
+
+#[derive(Clone)]
+pub(crate) struct Oracle {
+    pub steps: Arc<Mutex<Vec<Step>>>,
+    /// Tokens that each recurrent state has seen.
+    pub states: HashMap<usize, Vec<u32>>,
+    /// Tokens whose keys and values are in the pages.
+    pub pages: HashMap<(u32, usize), u32>,
+    /// Fails when a row has this id.
+    pub poison: Option<u32>,
+    pub limits: Limits,
+    /// What the model expects after a token.
+    pub expect: Expect,
+    /// What its MTP head expects.
+    pub guess: Expect,
+    /// Tokens after which the head drafts; of its last step, one per row.
+    pub drafted: Vec<u32>,
+    pub trunk_rows: usize,
+}
+
+/// The next number is likely, the others are not.
+pub(crate) fn next(id: u32) -> Vec<f32> {
+    let favourite = (id + 1) % 250;
+    (0..VOCAB).map(|id| if id == favourite { 3.0 } else { (id % 11) as f32 * 0.1 }).collect()
+}
+
+/// Right except after every fourth number.
+pub(crate) fn mostly_next(id: u32) -> Vec<f32> {
+    if id.is_multiple_of(4) { next(id + 1) } else { next(id) }
+}
+
+/// Always wrong.
+pub(crate) fn never_next(id: u32) -> Vec<f32> {
+    next(id + 1)
+}
+
+impl Default for Oracle {
+    fn default() -> Oracle {
+        Oracle {
+            steps: Arc::default(),
+            states: HashMap::new(),
+            pages: HashMap::new(),
+            poison: None,
+            limits: LIMITS,
+            expect: next,
+            guess: next,
+            drafted: Vec::new(),
+            trunk_rows: 0,
+        }
+    }
+}
+
+impl Oracle {
+    fn check(&self, pass: &Pass, ids: &[u32]) {
+        assert_eq!(pass.rows(), ids.len());
+        assert!(ids.len() <= self.limits.max_rows, "too many rows");
+        for (i, segment) in pass.segments.iter().enumerate() {
+            let end = segment.position + segment.rows;
+            assert!(end <= self.limits.context && segment.pages.len() * self.limits.page_len >= end);
+            assert!(segment.slot < self.limits.states);
+            // Pages that are written belong to one request alone.
+            let written = &segment.pages[segment.position / self.limits.page_len..];
+            for (j, other) in pass.segments.iter().enumerate() {
+                assert!(i == j || !written.iter().any(|page| other.pages.contains(page)), "a page of two");
+                let states = |s: &hearth_kernels::ops::Segment| -> Vec<usize> {
+                    s.snapshots.iter().map(|s| *s as usize).chain([s.slot]).collect()
+                };
+                assert!(
+                    i == j || !states(segment).iter().any(|s| states(other).contains(s)),
+                    "a state of two"
+                );
+            }
+        }
+    }
+
+    fn place(&self, pages: &[u32], position: usize) -> (u32, usize) {
+        (pages[position / self.limits.page_len], position % self.limits.page_len)
+    }
+}
+
+impl Runner for Oracle {
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn forward(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
+        self.check(pass, ids);
+        if ids.iter().any(|id| Some(*id) == self.poison) {
+            return Err("poisoned".into());
+        }
+        for segment in &pass.segments {
+            let mut seen = match segment.position {
+                0 => Vec::new(),
+                _ => self.states.get(&segment.slot).cloned().expect("a state that somebody computed"),
+            };
+            assert_eq!(seen.len(), segment.position, "the state is not that of the position before");
+            for (position, id) in seen.iter().enumerate() {
+                let kept = self.pages.get(&self.place(&segment.pages, position));
+                assert_eq!(kept, Some(id), "keys and values of another text at {position}");
+            }
+            for i in 0..segment.rows {
+                let id = ids[segment.first_row + i];
+                seen.push(id);
+                let place = self.place(&segment.pages, segment.position + i);
+                self.pages.insert(place, id);
+                if let Some(slot) = segment.snapshots.get(i) {
+                    self.states.insert(*slot as usize, seen.clone());
+                }
+            }
+            if segment.snapshots.is_empty() {
+                self.states.insert(segment.slot, seen);
+            }
+        }
+        self.trunk_rows = ids.len();
+        self.steps
+            .lock()
+            .expect("one thread")
+            .push(pass.segments.iter().map(|s| (s.slot, s.position, s.rows)).collect());
+        Ok(want.iter().flat_map(|row| (self.expect)(ids[*row as usize])).collect())
+    }
+
+    fn draft(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+    ) -> Result<Vec<f32>, String> {
+        assert!(self.limits.mtp);
+        self.check(pass, next_ids);
+        let (rows, have) = match seed {
+            Seed::Forward(rows) => (rows, self.trunk_rows),
+            Seed::Draft(rows) => (rows, self.drafted.len()),
+        };
+        assert_eq!(rows.len(), next_ids.len());
+        assert!(rows.iter().all(|row| (*row as usize) < have));
+        self.drafted = next_ids.to_vec();
+        Ok(want.iter().flat_map(|row| (self.guess)(next_ids[*row as usize])).collect())
+    }
+
+    fn copy_state(&mut self, from: usize, to: usize) -> Result<(), String> {
+        let state = self.states.get(&from).cloned().ok_or("a state that nobody computed")?;
+        self.states.insert(to, state);
+        Ok(())
+    }
+
+    fn bytes_per_step(&self, rows: usize, _context: usize) -> u64 {
+        1000 + rows as u64
+    }
+
+    fn memory(&self) -> EngineMemory {
+        EngineMemory { weights: 1.0, kv: 480.0, kv_used: 0.0, kv_cached: 0.0, state: 2.0, scratch: 3.0 }
+    }
+}
