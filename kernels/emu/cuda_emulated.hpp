@@ -97,6 +97,17 @@ template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned by, int w
     return emu::shuffle(mask, value, from > (lane | (width - 1)) ? lane : from, 3 << 8 | width, {file, line});
 }
 
+// Of a whole warp.
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value, HEARTH_EMU_HERE) {
+    for (int with = 16; with > 0; with /= 2) {
+        unsigned other = __shfl_xor_sync(mask, value, with, 32, file, line);
+        value = other > value ? other : value;
+    }
+    return value;
+}
+inline unsigned __reduce_min_sync(unsigned mask, unsigned value, HEARTH_EMU_HERE) {
+    return ~__reduce_max_sync(mask, ~value, file, line);
+}
 inline unsigned __ballot_sync(unsigned mask, int yes, HEARTH_EMU_HERE) { return emu::vote(mask, yes != 0, {file, line}); }
 inline int __any_sync(unsigned mask, int yes, HEARTH_EMU_HERE) { return emu::vote(mask, yes != 0, {file, line}) != 0; }
 inline int __all_sync(unsigned mask, int yes, HEARTH_EMU_HERE) { return emu::vote(mask, yes != 0, {file, line}) == mask; }

@@ -286,7 +286,8 @@ fn launch_route(
     }
     let tiles = matrix.row_tiles as usize + usize::from(gate.is_some());
     let splits = (matrix.k_tiles as usize).div_ceil(ROUTE_WARPS).max(1);
-    let (strips, stride) = (t.div_ceil(STRIP), 16 * tiles);
+    // A row's parts, and its sum of squares behind them.
+    let (strips, stride) = (t.div_ceil(STRIP), 16 * tiles + 1);
     // Staged rows first, then one row of probabilities per warp.
     let shared = (ROUTE_WARPS * t.min(STRIP).div_ceil(2) * 1024).max(ROUTE_WARPS * experts * 4);
     if shared > cuda.properties().shared as usize - 10 * 1024 {
