@@ -16,7 +16,7 @@ struct AttendDecode {
     const u8* keys;
     const u8* values;
     float* out;          // [rows, q_heads, HD]
-    float* partial;      // [16, q_heads, splits + sets, HD + 2]: mixed values, largest score, sum of weights
+    float* partial;      // [16, q_heads, splits + sets, HD + 4]: mixed values, largest score, sum of weights
     u32* counters;       // [16, kv_heads, sets + 1], zero between launches
     u32 first, rows;     // the rows of this launch: at most 16
     u32 q_heads, kv_heads, q_stride, page_len, gated;
@@ -28,7 +28,7 @@ static_assert(sizeof(AttendDecode) == 96, "the layout of src/cuda/attention.rs")
 
 constexpr u32 THREADS = 128, WARPS = 4;
 constexpr u32 BLOCK = 64;  // positions of a tile: 16 per warp
-constexpr u32 SET = 12;    // splits merged at a time
+constexpr u32 SET = 16;    // splits merged at a time
 constexpr u32 ALL = 0xffffffffu;
 
 // A tile: 64 positions of keys or of values of one head.
@@ -191,39 +191,85 @@ struct Work {
     u32 kv_head, group, octets;
 };
 
-// Merges `count` parts, in order, of every unit's heads. `part` gives a row's parts from the first to merge, `to` where the
-// result goes: another part, or (null) the output.
+// Numbers behind a part's mixed values: largest score, sum of weights, and what keeps the next part aligned.
+constexpr u32 PAD = 4;
+
+// Number of the first part of the unit's head e.
+__device__ inline u64 parts_of(const AttendDecode& args, const Work& work, u32 stride, u32 e) {
+    const u32 row = work.row + e / work.group - args.first, head = work.kv_head * work.group + e % work.group;
+    return (static_cast<u64>(row) * args.q_heads + head) * stride;
+}
+
+// Merges up to SET parts, in order, of every unit's heads, eight heads at a time: a thread has 16 dimensions of a head. `from`
+// is the first part to merge, `per` how many splits each stands for, `to` where the result goes: another part, or (ALL) the
+// output. The loops are short and the code is there once, since few blocks come here and each finds it in no cache.
 template <u32 HD>
-__device__ inline void merge(const AttendDecode& args, const Work& work, u32 stride, u32 from, u32 most, u32 per, u32 to, float scale) {
-    u32 lane = threadIdx.x & 31, heads = work.members * work.group;
-    for (u32 e = threadIdx.x / 32; e < heads; e += WARPS) {
-        u32 member = e / work.group, head = work.kv_head * work.group + e % work.group, row = work.row + member;
-        // The row's own parts: those of rows behind it are not its business.
-        u32 splits = (work.position + member) / BLOCK / blocks_per_split(work.position, args.splits) + 1;
-        u32 have = (splits + per - 1) / per;
-        if (have <= from) continue;
-        u32 count = min(have - from, most);
-        u64 base = (static_cast<u64>(row - args.first) * args.q_heads + head) * stride;
-        const float* parts = args.partial + (base + (per == 1 ? from : args.splits + from)) * (HD + 2);
-        float peak = lane < count ? parts[lane * (HD + 2) + HD] : -INFINITY;
-        float weight = lane < count ? parts[lane * (HD + 2) + HD + 1] : 0.0f, top = peak;
-        for (int with = 16; with > 0; with /= 2) top = fmaxf(top, __shfl_xor_sync(ALL, top, with));
-        float factor = lane < count ? exp2f(peak - top) : 0.0f, sum = 0.0f, mixed[HD / 32] = {};
-        for (u32 s = 0; s < count; s++) {
-            float f = __shfl_sync(ALL, factor, s);
-            sum = fmaf(f, __shfl_sync(ALL, weight, s), sum);
-#pragma unroll
-            for (u32 i = 0; i < HD / 32; i++) mixed[i] = fmaf(f, parts[s * (HD + 2) + 32 * i + lane], mixed[i]);
+__device__ inline void merge(const AttendDecode& args, const Work& work, u32 stride, u32 from, u32 per, u32 to, float scale, float* factors) {
+    constexpr u32 HEADS = 8, FOURS = HD / 4, MINE = HEADS * FOURS / THREADS;
+    float* sums = factors + HEADS * SET;
+    const u32 heads = work.members * work.group;
+#pragma unroll 1
+    for (u32 first = 0; first < heads; first += HEADS) {
+        // The factor of a part: a half warp for two heads has one part each.
+#pragma unroll 1
+        for (u32 at = threadIdx.x; at < HEADS * SET; at += THREADS) {
+            const u32 e = first + at / SET, s = at % SET, member = e / work.group;
+            // The row's own parts: those of rows behind it are not its business.
+            const u32 splits = (work.position + member) / BLOCK / blocks_per_split(work.position, args.splits) + 1;
+            const u32 have = (splits + per - 1) / per;
+            const bool there = e < heads && from + s < have;
+            const u64 part = parts_of(args, work, stride, e) + (per == 1 ? from : args.splits + from) + s;
+            const float* of = args.partial + part * (HD + PAD) + HD;
+            float peak = there ? of[0] : -INFINITY, sum = there ? of[1] : 0.0f, top = peak;
+            for (int with = SET / 2; with > 0; with /= 2) top = fmaxf(top, __shfl_xor_sync(ALL, top, with));
+            const float factor = there ? exp2f(peak - top) : 0.0f;
+            sum *= factor;
+            for (int with = SET / 2; with > 0; with /= 2) sum += __shfl_xor_sync(ALL, sum, with);
+            factors[at] = there ? factor : -1.0f;
+            if (s == 0) {
+                sums[at / SET] = sum;
+                if (to != ALL && there) {
+                    float* result = args.partial + (parts_of(args, work, stride, e) + to) * (HD + PAD) + HD;
+                    result[0] = top, result[1] = sum;
+                }
+            }
         }
-        const float* q = args.q + (static_cast<u64>(row) * args.q_heads + head) * args.q_stride;
-        float* part = args.partial + (base + to) * (HD + 2);
+        __syncthreads();
+        float4 mixed[MINE];
 #pragma unroll
-        for (u32 i = 0; i < HD / 32; i++) {
-            u32 d = 32 * i + lane;
-            if (to != ALL) part[d] = mixed[i];
-            else args.out[(static_cast<u64>(row) * args.q_heads + head) * HD + d] = finish(mixed[i], scale, sum, q, HD, d, args.gated);
+        for (u32 k = 0; k < MINE; k++) mixed[k] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+#pragma unroll 2
+        for (u32 s = 0; s < SET; s++) {
+#pragma unroll
+            for (u32 k = 0; k < MINE; k++) {
+                const u32 at = threadIdx.x + THREADS * k, e = at / FOURS;
+                const float f = factors[e * SET + s];
+                // Not there. A part of NaN is, whatever its factor.
+                if (f < 0.0f) continue;
+                const u64 part = parts_of(args, work, stride, first + e) + (per == 1 ? from : args.splits + from) + s;
+                const float4 v = *reinterpret_cast<const float4*>(args.partial + part * (HD + PAD) + 4 * (at % FOURS));
+                mixed[k].x = fmaf(f, v.x, mixed[k].x), mixed[k].y = fmaf(f, v.y, mixed[k].y);
+                mixed[k].z = fmaf(f, v.z, mixed[k].z), mixed[k].w = fmaf(f, v.w, mixed[k].w);
+            }
         }
-        if (to != ALL && lane == 0) part[HD] = top, part[HD + 1] = sum;
+#pragma unroll 1
+        for (u32 k = 0; k < MINE; k++) {
+            const u32 at = threadIdx.x + THREADS * k, e = first + at / FOURS, d = 4 * (at % FOURS);
+            if (e >= heads) continue;
+            const u32 member = e / work.group, splits = (work.position + member) / BLOCK / blocks_per_split(work.position, args.splits) + 1;
+            if ((splits + per - 1) / per <= from) continue;
+            const float4 m = k == 0 ? mixed[0] : k == 1 ? mixed[MINE > 1 ? 1 : 0] : k == 2 ? mixed[MINE > 2 ? 2 : 0] : mixed[MINE > 3 ? 3 : 0];
+            if (to != ALL) {
+                *reinterpret_cast<float4*>(args.partial + (parts_of(args, work, stride, e) + to) * (HD + PAD) + d) = m;
+                continue;
+            }
+            const u64 head = static_cast<u64>(work.row + member) * args.q_heads + work.kv_head * work.group + e % work.group;
+            const float* q = args.q + head * args.q_stride;
+            const float v[4] = {m.x, m.y, m.z, m.w}, sum = sums[at / FOURS];
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) args.out[head * HD + d + i] = finish(v[i], scale, sum, q, HD, d + i, args.gated);
+        }
+        __syncthreads();
     }
 }
 
@@ -244,14 +290,13 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
     constexpr u32 STEPS = HD / 16, TILES = L::DIMS / 2;
     const u32 lane = threadIdx.x & 31, warp = threadIdx.x / 32, g = lane >> 2, c = lane & 3;
     pdl_launch();
-    pdl_wait();
     const Pass& pass = *args.pass;
     const u32 kv_head = blockIdx.y, row = args.first + blockIdx.z, end = args.first + args.rows;
     const u32 segment = pass.row_segment[row], index = row - pass.seg_first[segment], left = pass.seg_rows[segment] - index;
     const u32 position = pass.row_position[row], group = args.q_heads / args.kv_heads, octets = (group + 7) / 8;
     const u32 most = UNITS / octets, per_split = blocks_per_split(position, args.splits);
     // The first of some rows that agree works for all of them.
-    if (row > args.first && index % most != 0 && blocks_per_split(position - 1, args.splits) == per_split) return;
+    if (row > args.first && index % most != 0 && blocks_per_split(position - 1, args.splits) == per_split) return pdl_wait();
     u32 members = 1;
     while (members < most - index % most && members < left && row + members < end &&
            blocks_per_split(position + members, args.splits) == per_split)
@@ -259,7 +304,7 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
     const Work work = {row, position, members, kv_head, group, octets};
     const u32 last = position + members - 1, blocks = last / BLOCK + 1;
     const u32 begin = blockIdx.x * per_split, stop = min(begin + per_split, blocks), splits = (blocks + per_split - 1) / per_split;
-    if (begin >= blocks) return;
+    if (begin >= blocks) return pdl_wait();
 
     u8* tiles = shared;
     uint4* queries = reinterpret_cast<uint4*>(tiles + args.slots * L::TILE); // [UNITS, STEPS, 32]
@@ -291,33 +336,60 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
         }
         cp_async_commit();
     };
-    for (u32 tile = 0; tile + 1 < args.slots; tile++) copy(tile);
+    // What earlier passes left in the cache can be read before the kernels ahead have ended, what this pass appends cannot.
+    u32 old = pass.seg_position[segment] / BLOCK, tile = 0;
+    for (; tile + 1 < args.slots && begin + tile / 2 < old; tile++) copy(tile);
+    pdl_wait();
+    for (; tile + 1 < args.slots; tile++) copy(tile);
 
-    // Queries as B operands, raised by a power of two into f16's range.
-    for (u32 u = warp; u < UNITS; u += WARPS) {
-        u32 member = u / octets, in_group = u % octets * 8 + g;
-        bool used = member < members && in_group < group;
-        const float* q = args.q + (static_cast<u64>(row + member) * args.q_heads + kv_head * group + in_group) * args.q_stride;
-        float largest = 0.0f;
-        if (used)
-            for (u32 i = c; i < HD; i += 4) largest = fmaxf(largest, fabsf(q[i]));
-        largest = fmaxf(largest, __shfl_xor_sync(ALL, largest, 1));
-        largest = fmaxf(largest, __shfl_xor_sync(ALL, largest, 2));
-        u32 exponent = __float_as_uint(largest) >> 23;
-        // 2^13 <= largest * raise < 2^14; nothing to raise in zeros.
-        bool raised = FMT != KV_BF16 && exponent >= 14 && exponent < 255;
-        float raise = raised ? __uint_as_float((267u - exponent) << 23) : 1.0f;
-        float lower = raised ? __uint_as_float((exponent - 13u) << 23) : 1.0f;
-        if (c == 0) factors[u * 8 + g] = args.scale * 1.44269504f * L::KEY_SCALE * lower;
-        for (u32 j = 0; j < L::CHUNKS; j++) {
-            for (u32 s = 0; s < L::STEPS; s++) {
-                u32 high[2] = {}, low[2] = {};
+    // Queries as B operands, raised by a power of two into f16's range. A warp takes every fourth step; all its numbers are
+    // asked for before the first is looked at.
+    {
+        constexpr u32 MINE = STEPS / WARPS;
+        float4 q[UNITS][MINE];
 #pragma unroll
-                for (u32 p = 0; p < 2; p++) {
-                    if (used)
-                        in_two<FMT>(raise * q[dim_of<FMT, HD>(j, s, c, p, 0)], raise * q[dim_of<FMT, HD>(j, s, c, p, 1)], high[p], low[p]);
+        for (u32 u = 0; u < UNITS; u++) {
+            const u32 member = u / octets, in_group = u % octets * 8 + g;
+            const bool used = member < members && in_group < group;
+            const float* from = args.q + (static_cast<u64>(row + member) * args.q_heads + kv_head * group + in_group) * args.q_stride;
+            float largest = 0.0f;
+#pragma unroll
+            for (u32 i = 0; i < MINE; i++) {
+                const u32 step = warp + WARPS * i, j = step / L::STEPS, s = step % L::STEPS;
+                q[u][i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                if (!used) continue;
+                if (FMT == KV_NVFP4) {
+                    q[u][i] = make_float4(from[dim_of<FMT, HD>(j, s, c, 0, 0)], from[dim_of<FMT, HD>(j, s, c, 0, 1)],
+                                          from[dim_of<FMT, HD>(j, s, c, 1, 0)], from[dim_of<FMT, HD>(j, s, c, 1, 1)]);
+                } else {
+                    q[u][i] = *reinterpret_cast<const float4*>(from + dim_of<FMT, HD>(j, s, c, 0, 0));
                 }
-                queries[(u * STEPS + j * L::STEPS + s) * 32 + lane] = make_uint4(high[0], high[1], low[0], low[1]);
+            }
+#pragma unroll
+            for (u32 i = 0; i < MINE; i++)
+                largest = fmaxf(fmaxf(largest, fmaxf(fabsf(q[u][i].x), fabsf(q[u][i].y))), fmaxf(fabsf(q[u][i].z), fabsf(q[u][i].w)));
+            largest = fmaxf(largest, __shfl_xor_sync(ALL, largest, 1));
+            largest = fmaxf(largest, __shfl_xor_sync(ALL, largest, 2));
+            if (c == 0) peaks[(warp * UNITS + u) * 8 + g] = largest;
+        }
+        __syncthreads();
+#pragma unroll
+        for (u32 u = 0; u < UNITS; u++) {
+            float largest = 0.0f;
+#pragma unroll
+            for (u32 w = 0; w < WARPS; w++) largest = fmaxf(largest, peaks[(w * UNITS + u) * 8 + g]);
+            u32 exponent = __float_as_uint(largest) >> 23;
+            // 2^13 <= largest * raise < 2^14; nothing to raise in zeros.
+            bool raised = FMT != KV_BF16 && exponent >= 14 && exponent < 255;
+            float raise = raised ? __uint_as_float((267u - exponent) << 23) : 1.0f;
+            float lower = raised ? __uint_as_float((exponent - 13u) << 23) : 1.0f;
+            if (warp == 0 && c == 0) factors[u * 8 + g] = args.scale * 1.44269504f * L::KEY_SCALE * lower;
+#pragma unroll
+            for (u32 i = 0; i < MINE; i++) {
+                u32 high[2], low[2];
+                in_two<FMT>(raise * q[u][i].x, raise * q[u][i].y, high[0], low[0]);
+                in_two<FMT>(raise * q[u][i].z, raise * q[u][i].w, high[1], low[1]);
+                queries[(u * STEPS + warp + WARPS * i) * 32 + lane] = make_uint4(high[0], high[1], low[0], low[1]);
             }
         }
     }
@@ -444,7 +516,7 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
             float total = 0.0f;
             for (u32 w = 0; w < WARPS; w++) total += peaks[(w * UNITS + u) * 8 + 2 * c + i];
             u64 at = static_cast<u64>(row + member) * args.q_heads + head;
-            float* part = args.partial + ((at - static_cast<u64>(args.first) * args.q_heads) * stride + blockIdx.x) * (HD + 2);
+            float* part = args.partial + ((at - static_cast<u64>(args.first) * args.q_heads) * stride + blockIdx.x) * (HD + PAD);
 #pragma unroll
             for (u32 k = 0; k < L::DIMS; k++) {
                 u32 d = L::DIMS * (8 * warp + g) + k;
@@ -459,14 +531,15 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
     // The last block of a set merges the set, the last set all sets.
     u32* counters = args.counters + (static_cast<u64>(blockIdx.z) * args.kv_heads + kv_head) * (most_sets + 1);
     const u32 set = blockIdx.x / SET;
-    if (!last_of(counters + set, min(SET, splits - set * SET), flag)) return;
-    if (sets == 1) {
-        merge<HD>(args, work, stride, 0, SET, 1, ALL, L::MIXED_SCALE);
-        return;
+    float* factors_of_parts = reinterpret_cast<float*>(queries);
+#pragma unroll 1
+    for (u32 level = 0; level < 2; level++) {
+        const bool first = level == 0, whole = !first || sets == 1;
+        if (!last_of(first ? counters + set : counters + most_sets, first ? min(SET, splits - set * SET) : sets, flag)) return;
+        merge<HD>(args, work, stride, first ? set * SET : 0, first ? 1 : SET, whole ? ALL : args.splits + set,
+                  whole ? L::MIXED_SCALE : 1.0f, factors_of_parts);
+        if (whole) return;
     }
-    merge<HD>(args, work, stride, set * SET, SET, 1, args.splits + set, 1.0f);
-    if (!last_of(counters + most_sets, sets, flag)) return;
-    merge<HD>(args, work, stride, 0, sets, SET, ALL, L::MIXED_SCALE);
 }
 
 #define ATTEND_DECODE(name, FMT, HD, UNITS)                                                                            \

@@ -308,7 +308,9 @@ fn prefill_launch(pass: &Pass, shape: &AttentionShape, page_len: usize, format: 
 /// Positions of a tile of the decode kernel.
 const BLOCK: usize = 64;
 /// Splits merged at a time.
-const SET: usize = 12;
+const SET: usize = 16;
+/// Most blocks of a multiprocessor that are planned for: three hide each other's barriers better than two with more tiles.
+const MOST_RESIDENT: usize = 3;
 /// Most splits of a row: sets of sets.
 const MOST_SPLITS: usize = SET * SET;
 
@@ -340,28 +342,41 @@ impl DecodePlan {
         if octets > 4 || !page_len.is_multiple_of(BLOCK) {
             return None;
         }
+        let (least, tile) = (octets.next_power_of_two(), BLOCK * format.bytes(shape.head_dim));
+        let room = cuda.properties().shared as usize;
+        // By the smallest block, whatever the rows are: how a row is split may depend on nothing but the device.
+        let resident = (1..=MOST_RESIDENT)
+            .rev()
+            .find(|resident| slots(fixed_bytes(shape.head_dim, least), tile, room, *resident).is_some())?;
+        let splits =
+            (resident * cuda.properties().multiprocessors as usize / shape.kv_heads).clamp(1, MOST_SPLITS);
         // Fewer units where shared memory is too small for the queries of so many.
-        (0..3).map(|i| units >> i).take_while(|units| *units >= octets.next_power_of_two()).find_map(
-            |units| {
-                let kernel = decode_kernel(format, shape.head_dim, units)?;
-                let tile = BLOCK * format.bytes(shape.head_dim);
-                let fixed = units * (shape.head_dim / 16 * 512 + 4 * 512 + 4 * 32 + 32);
-                // Two blocks to a multiprocessor hold twice as many tiles as one can.
-                let room = cuda.properties().shared as usize;
-                let slots =
-                    [6, 4, 3, 2].into_iter().find(|slots| fixed + slots * tile <= room.min(112 << 10))?;
-                let splits =
-                    (2 * cuda.properties().multiprocessors as usize / shape.kv_heads).clamp(1, MOST_SPLITS);
-                Some(DecodePlan {
-                    kernel,
-                    splits,
-                    used: splits.min(tier(pass).div_ceil(BLOCK)),
-                    slots: slots as u32,
-                    shared: (fixed + slots * tile) as u32,
-                })
-            },
-        )
+        (0..3).map(|i| units >> i).take_while(|units| *units >= least).find_map(|units| {
+            let kernel = decode_kernel(format, shape.head_dim, units)?;
+            let fixed = fixed_bytes(shape.head_dim, units);
+            let slots = (1..=resident).rev().find_map(|resident| slots(fixed, tile, room, resident))?;
+            Some(DecodePlan {
+                kernel,
+                splits,
+                used: splits.min(tier(pass).div_ceil(BLOCK)),
+                slots: slots as u32,
+                shared: (fixed + slots * tile) as u32,
+            })
+        })
     }
+}
+
+/// Shared memory of a block of the decode kernel without its tiles: queries, weights, peaks and factors of its units.
+fn fixed_bytes(head_dim: usize, units: usize) -> usize {
+    units * (head_dim / 16 * 512 + 4 * 512 + 4 * 32 + 32)
+}
+
+/// Tiles of a block when `resident` of them share a multiprocessor whose blocks may have `room` bytes; three blocks only
+/// where each still has three tiles: two copies under way while one is used.
+fn slots(fixed: usize, tile: usize, room: usize, resident: usize) -> Option<usize> {
+    let least = if resident > 2 { 3 } else { 2 };
+    let each = room / resident - if resident > 1 { 1024 } else { 0 };
+    [6, 4, 3, 2].into_iter().filter(|slots| *slots >= least).find(|slots| fixed + slots * tile <= each)
 }
 
 /// Name of the decode kernel.
@@ -392,7 +407,7 @@ fn decode(cuda: &Cuda, pass: &Pass, general: &GeneralArgs, plan: &DecodePlan) ->
     let (q_heads, kv_heads) = (general.q_heads as usize, general.kv_heads as usize);
     let sets = plan.splits.div_ceil(SET);
     let parts = DECODE_ROWS * q_heads * (plan.splits + sets);
-    let partial = cuda.working("attend partial", 4 * parts * (general.head_dim as usize + 2))?;
+    let partial = cuda.working("attend partial", 4 * parts * (general.head_dim as usize + 4))?;
     let counters = cuda.working("attend counters", 4 * DECODE_ROWS * kv_heads * (sets + 1))?;
     let t = pass.rows();
     for first in (0..t).step_by(DECODE_ROWS) {
