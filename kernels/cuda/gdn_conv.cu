@@ -72,18 +72,20 @@ __device__ __forceinline__ void gdn_convolve(const GdnConv& args, Past<HELD>& pa
 #pragma unroll
     for (u32 j = 0; j < held; ++j) taps.at(j) = args.w[u64(c) * args.width + j];
     float last_tap = args.w[u64(c) * args.width + held];
-    pdl_wait();
     const Pass& pass = *args.pass;
     RowBlock block = gdn_row_block(pass, blockIdx.y);
-    if (!block.found || !mine) return;
+    if (!block.found || !mine) return pdl_wait();
     u32 rows = pass.seg_rows[block.segment], first = pass.seg_first[block.segment] + block.first;
     u64 slot_size = u64(held) * args.channels;
     float* state = args.state + u64(pass.seg_slot[block.segment]) * slot_size + c;
     bool cut = rows > GDN_CHUNK;
+    // The state is older than this pass, the borders come from the kernel ahead.
+    if (cut) pdl_wait();
     const float* from = cut ? args.borders + blockIdx.y * slot_size + c : state;
     bool empty = !cut && pass.seg_position[block.segment] == 0;
 #pragma unroll
     for (u32 j = 0; j < held; ++j) past.at(j) = empty ? 0.0f : from[u64(j) * args.channels];
+    pdl_wait();
     float* x = args.x + u64(first) * args.channels + c;
     bool snapshots = pass.snapshots[first] != NO_SNAPSHOT;
     for (u32 at = 0; at < block.rows; at += CONV_AHEAD) {

@@ -4,19 +4,38 @@
 
 #include "gdn.cuh"
 
-constexpr u32 STEP_WARPS = 4;
+// The sums over the lanes g of a warp, the same bits in each.
+__device__ __forceinline__ float4 gdn_sum_of_groups(float4 v) {
+#pragma unroll
+    for (int with = 8; with <= 16; with *= 2) {
+        v.x += __shfl_xor_sync(ALL_LANES, v.x, with);
+        v.y += __shfl_xor_sync(ALL_LANES, v.y, with);
+        v.z += __shfl_xor_sync(ALL_LANES, v.z, with);
+        v.w += __shfl_xor_sync(ALL_LANES, v.w, with);
+    }
+    return v;
+}
+
+constexpr u32 STEP_WARPS = 16;
 constexpr u32 STEP_THREADS = 32 * STEP_WARPS;
 // Rows whose keys, queries and outputs are in shared memory together.
 constexpr u32 STEP_ROWS = 8;
+// Warps that share a column, each with a quarter of the state's rows.
+constexpr u32 QUARTERS = 4;
+// Four numbers of the state that a lane holds, times eight.
+constexpr u32 HELD = GDN_DIM / QUARTERS / 4;
 
-// Heads of 128 x 128. Lane 8 g + c of warp w holds columns 32 w + 4 c .. + 3 of the state's rows 16 i + 4 g + e, i < 8,
-// e < 4: a load of the warp touches whole 128-byte lines, and a lane finds its keys four at a time.
+// Heads of 128 x 128. Warp 4 quarter + w, lane 8 g + c: columns 32 w + 4 c .. + 3 of the state's rows 32 quarter + 16 i + 4 g
+// + e, i < 2, e < 4. A load of the warp touches whole 128-byte lines, and a lane finds its keys four at a time. A sum over the
+// rows is that of the lane, then of the lanes g, then of the quarters in order.
 // Grid: value heads, segments.
-KERNEL(gdn_step_128, STEP_THREADS, 2, GdnStep) {
+KERNEL(gdn_step_128, STEP_THREADS, 1, GdnStep) {
     SHARED(float, keys, STEP_ROWS * GDN_DIM);
     SHARED(float, queries, STEP_ROWS * GDN_DIM);
     SHARED(float, values, STEP_ROWS * GDN_DIM);
-    SHARED(float, outputs, STEP_ROWS * GDN_DIM);
+    SHARED(float, outputs, QUARTERS * STEP_ROWS * GDN_DIM);
+    // Two in turn, so that one barrier a row is enough.
+    SHARED(float, seen_parts, 2 * QUARTERS * GDN_DIM);
     SHARED(float, decays, STEP_ROWS);
     SHARED(float, betas, STEP_ROWS);
     pdl_launch();
@@ -25,61 +44,57 @@ KERNEL(gdn_step_128, STEP_THREADS, 2, GdnStep) {
     u32 warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     u64 slot_size = u64(args.v_heads) * GDN_DIM * GDN_DIM;
     float* heads = args.state + u64(head) * GDN_DIM * GDN_DIM;
-    if (segment < pass.segments && pass.seg_position[segment] > 0 && !gdn_chunked(args, pass, segment)) {
-        const float* state = heads + pass.seg_slot[segment] * slot_size;
-#pragma unroll
-        for (u32 line = 0; line < GDN_DIM * GDN_DIM / 32 / STEP_THREADS; ++line) {
-            prefetch_l2(state + (line * STEP_THREADS + threadIdx.x) * 32);
-        }
-    }
-    pdl_wait();
-    if (segment >= pass.segments || gdn_chunked(args, pass, segment)) return;
+    if (segment >= pass.segments || gdn_chunked(args, pass, segment)) return pdl_wait();
     u32 first_row = pass.seg_first[segment], rows = pass.seg_rows[segment];
-    u32 group = lane / 8, column = 32 * warp + 4 * (lane % 8);
-    u64 mine = u64(4 * group) * GDN_DIM + column;  // of the lane's first number in a state
-    float4 s[32];
+    u32 quarter = warp / 4, group = lane / 8, column = 32 * (warp % 4) + 4 * (lane % 8);
+    u32 my_row = GDN_DIM / QUARTERS * quarter + 4 * group;
+    u64 mine = u64(my_row) * GDN_DIM + column;  // of the lane's first number in a state
+    bool snapshots = pass.snapshots[first_row] != NO_SNAPSHOT;
+    float a_log = args.a_log[head], dt_bias = args.dt_bias[head];
+    // Before the kernels ahead have ended: nobody but this kernel writes the state, and that was in an earlier pass.
+    float4 s[HELD];
     if (pass.seg_position[segment] > 0) {
         const float* state = heads + pass.seg_slot[segment] * slot_size + mine;
 #pragma unroll
-        for (u32 i = 0; i < 32; ++i) s[i] = gdn_load4(state + (i / 4 * 16 + i % 4) * GDN_DIM);
+        for (u32 i = 0; i < HELD; ++i) s[i] = gdn_load4(state + (i / 4 * 16 + i % 4) * GDN_DIM);
     } else {
 #pragma unroll
-        for (u32 i = 0; i < 32; ++i) s[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        for (u32 i = 0; i < HELD; ++i) s[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
+    pdl_wait();
 
     u32 key_head = head / (args.v_heads / args.k_heads);
     u32 channels = 2 * args.k_heads * GDN_DIM + args.v_heads * GDN_DIM;
-    float a_log = args.a_log[head], dt_bias = args.dt_bias[head];
-    bool snapshots = pass.snapshots[first_row] != NO_SNAPSHOT;
     for (u32 first = 0; first < rows; first += STEP_ROWS) {
         u32 count = min(STEP_ROWS, rows - first);
-        // A warp prepares every fourth row.
-        for (u32 i = warp; i < count; i += STEP_WARPS) {
-            u64 row = first_row + first + i;
+        // A row to a warp.
+        if (warp < count) {
+            u64 row = first_row + first + warp;
             const float* qkv = args.qkv + row * channels + 4 * lane;
             float4 q = gdn_load4(qkv + key_head * GDN_DIM);
             float4 k = gdn_load4(qkv + (args.k_heads + key_head) * GDN_DIM);
             float4 v = gdn_load4(qkv + (2 * args.k_heads + head) * GDN_DIM);
+            float a = args.a[row * args.v_heads + head], b = args.b[row * args.v_heads + head];
             float q_scale = 1.0f / sqrtf(gdn_warp_sum(gdn_square4(q)) + 1e-6f) * 0.08838834764831845f;
             float k_scale = 1.0f / sqrtf(gdn_warp_sum(gdn_square4(k)) + 1e-6f);
-            u32 to = i * GDN_DIM + 4 * lane;
+            u32 to = warp * GDN_DIM + 4 * lane;
             gdn_store4(queries + to, gdn_scale4(q, q_scale));
             gdn_store4(keys + to, gdn_scale4(k, k_scale));
             gdn_store4(values + to, v);
             if (lane == 0) {
-                decays[i] = expf(gdn_log_decay(a_log, args.a[row * args.v_heads + head] + dt_bias));
-                betas[i] = gdn_sigmoid(args.b[row * args.v_heads + head]);
+                decays[warp] = expf(gdn_log_decay(a_log, a + dt_bias));
+                betas[warp] = gdn_sigmoid(b);
             }
         }
         __syncthreads();
         for (u32 i = 0; i < count; ++i) {
-            const float* k_row = keys + i * GDN_DIM + 4 * group;
-            const float* q_row = queries + i * GDN_DIM + 4 * group;
+            const float* k_row = keys + i * GDN_DIM + my_row;
+            const float* q_row = queries + i * GDN_DIM + my_row;
             float decay = decays[i], beta = betas[i];
             // What the state holds for this key.
             float4 seen = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
-            for (u32 j = 0; j < 8; ++j) {
+            for (u32 j = 0; j < HELD / 4; ++j) {
                 float4 k4 = gdn_load4(k_row + 16 * j);
                 float k[4] = {k4.x, k4.y, k4.z, k4.w};
 #pragma unroll
@@ -92,19 +107,22 @@ KERNEL(gdn_step_128, STEP_THREADS, 2, GdnStep) {
                     seen.w = fmaf(row.w, k[e], seen.w);
                 }
             }
+            seen = gdn_sum_of_groups(seen);
+            float* parts = seen_parts + (i & 1) * QUARTERS * GDN_DIM + column;
+            if (group == 0) gdn_store4(parts + quarter * GDN_DIM, seen);
+            __syncthreads();
+            seen = gdn_load4(parts);
 #pragma unroll
-            for (int with = 8; with <= 16; with *= 2) {
-                seen.x += __shfl_xor_sync(ALL_LANES, seen.x, with);
-                seen.y += __shfl_xor_sync(ALL_LANES, seen.y, with);
-                seen.z += __shfl_xor_sync(ALL_LANES, seen.z, with);
-                seen.w += __shfl_xor_sync(ALL_LANES, seen.w, with);
+            for (u32 other = 1; other < QUARTERS; ++other) {
+                float4 part = gdn_load4(parts + other * GDN_DIM);
+                seen.x += part.x, seen.y += part.y, seen.z += part.z, seen.w += part.w;
             }
             float4 v = gdn_load4(values + i * GDN_DIM + column);
             float4 delta = make_float4(beta * (v.x - seen.x), beta * (v.y - seen.y), beta * (v.z - seen.z),
                                        beta * (v.w - seen.w));
             float4 o = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
 #pragma unroll
-            for (u32 j = 0; j < 8; ++j) {
+            for (u32 j = 0; j < HELD / 4; ++j) {
                 float4 k4 = gdn_load4(k_row + 16 * j), q4 = gdn_load4(q_row + 16 * j);
                 float k[4] = {k4.x, k4.y, k4.z, k4.w}, q[4] = {q4.x, q4.y, q4.z, q4.w};
 #pragma unroll
@@ -120,25 +138,25 @@ KERNEL(gdn_step_128, STEP_THREADS, 2, GdnStep) {
                     o.w = fmaf(row.w, q[e], o.w);
                 }
             }
-#pragma unroll
-            for (int with = 8; with <= 16; with *= 2) {
-                o.x += __shfl_xor_sync(ALL_LANES, o.x, with);
-                o.y += __shfl_xor_sync(ALL_LANES, o.y, with);
-                o.z += __shfl_xor_sync(ALL_LANES, o.z, with);
-                o.w += __shfl_xor_sync(ALL_LANES, o.w, with);
-            }
-            if (group == 0) gdn_store4(outputs + i * GDN_DIM + column, o);
+            o = gdn_sum_of_groups(o);
+            if (group == 0) gdn_store4(outputs + (quarter * STEP_ROWS + i) * GDN_DIM + column, o);
             if (snapshots) {
                 float* to = heads + pass.snapshots[first_row + first + i] * slot_size + mine;
 #pragma unroll
-                for (u32 j = 0; j < 32; ++j) gdn_store4(to + (j / 4 * 16 + j % 4) * GDN_DIM, s[j]);
+                for (u32 j = 0; j < HELD; ++j) gdn_store4(to + (j / 4 * 16 + j % 4) * GDN_DIM, s[j]);
             }
         }
         __syncthreads();
         // The gated norm, a row to a warp. The next rows' barrier keeps `outputs` until all are done.
-        for (u32 i = warp; i < count; i += STEP_WARPS) {
-            u64 at = ((first_row + first + i) * u64(args.v_heads) + head) * GDN_DIM + 4 * lane;
-            float4 o = gdn_load4(outputs + i * GDN_DIM + 4 * lane), z = gdn_load4(args.z + at);
+        if (warp < count) {
+            u64 at = ((first_row + first + warp) * u64(args.v_heads) + head) * GDN_DIM + 4 * lane;
+            const float* parts = outputs + warp * GDN_DIM + 4 * lane;
+            float4 o = gdn_load4(parts), z = gdn_load4(args.z + at);
+#pragma unroll
+            for (u32 other = 1; other < QUARTERS; ++other) {
+                float4 part = gdn_load4(parts + other * STEP_ROWS * GDN_DIM);
+                o.x += part.x, o.y += part.y, o.z += part.z, o.w += part.w;
+            }
             float4 w = gdn_load4(args.out_norm + 4 * lane);
             float scale = 1.0f / sqrtf(gdn_warp_sum(gdn_square4(o)) * (1.0f / GDN_DIM) + args.eps);
             gdn_store4(args.out + at, make_float4(o.x * scale * (w.x + args.offset) * gdn_silu(z.x),
@@ -150,7 +168,7 @@ KERNEL(gdn_step_128, STEP_THREADS, 2, GdnStep) {
     if (!snapshots) {
         float* to = heads + pass.seg_slot[segment] * slot_size + mine;
 #pragma unroll
-        for (u32 j = 0; j < 32; ++j) gdn_store4(to + (j / 4 * 16 + j % 4) * GDN_DIM, s[j]);
+        for (u32 j = 0; j < HELD; ++j) gdn_store4(to + (j / 4 * 16 + j % 4) * GDN_DIM, s[j]);
     }
 }
 

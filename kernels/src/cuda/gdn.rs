@@ -163,11 +163,11 @@ pub(crate) fn step(
         .collect();
     let grid = [args.v_heads, pass.segments.len() as u32, 1];
     if chunked.len() < pass.segments.len() {
-        let (kernel, shared) = match special {
-            true => ("gdn_step_128", 0),
-            false => ("gdn_step_any", shared(cuda, OP, "head size", (2 * k_dim + v_dim) * 4)?),
+        let (kernel, block, shared) = match special {
+            true => ("gdn_step_128", 512, 0),
+            false => ("gdn_step_any", 128, shared(cuda, OP, "head size", (2 * k_dim + v_dim) * 4)?),
         };
-        cuda.gpu.launch(&Launch { kernel, grid, block: 128, shared, pdl: true }, bytes_of(&args))?;
+        cuda.gpu.launch(&Launch { kernel, grid, block, shared, pdl: true }, bytes_of(&args))?;
     }
     let chunks = row_blocks(chunked.into_iter());
     let group = chunks.min(GROUP);
