@@ -67,9 +67,32 @@ template <bool BFLOAT> DECODE_FN float stage(const LinearArgs& args, const Block
     return squares;
 }
 
+// What the outputs of a lane need besides the sums, asked for before the barrier that joins those.
+struct Finish {
+    float scale[2];  // of the rows g and g + 8
+    float before[2]; // what is there, where it is added to
+};
+
+DECODE_FN Finish ask_finish(const LinearArgs& args, const LinearJob& job, const Block& block, u32 unit, int n) {
+    Finish finish = {};
+    const int g = block.lane >> 2;
+    const u32 i = 4 * n + (block.lane & 3);
+    if (i >= args.t) return finish;
+    const float* row_scales = reinterpret_cast<const float*>(job.w.row_scales) + 16 * unit + g;
+    finish.scale[0] = row_scales[0], finish.scale[1] = row_scales[8];
+    if (job.epilogue != ADD) return finish;
+    const float* out = reinterpret_cast<const float*>(job.out) + static_cast<u64>(i) * job.stride;
+    const u32 inter = job.w.rows / 2, feature = job.w.paired ? 8 * unit + g : 16 * unit + g;
+    const u32 end = job.w.paired ? inter : job.w.rows, other = job.w.paired ? inter : 8;
+    if (feature < end) finish.before[0] = out[feature];
+    if (job.w.paired ? feature < end : feature + 8 < end) finish.before[1] = out[feature + other];
+    return finish;
+}
+
 // Adds up the warps' sums of a unit and writes its outputs of column group n: lane 4g + c, row 4n + c, features g, g + 8.
 template <int N>
-DECODE_FN void write_out(const LinearArgs& args, const LinearJob& job, const Block& block, u32 unit, u32 turn, int n) {
+DECODE_FN void write_out(const LinearArgs& args, const LinearJob& job, const Block& block, u32 unit, u32 turn, int n,
+                         const Finish& finish) {
     const int g = block.lane >> 2;
     const u32 i = 4 * n + (block.lane & 3);
     if (i >= args.t) return;
@@ -86,9 +109,8 @@ DECODE_FN void write_out(const LinearArgs& args, const LinearJob& job, const Blo
         for (int w = 0; w < WARPS; w++) squares += block.squares[w * MOST_ROWS + i];
         scale = rsqrtf(squares / args.cols + args.eps);
     }
-    const float* row_scales = reinterpret_cast<const float*>(job.w.row_scales) + 16 * unit + g;
-    low *= row_scales[0] * scale;
-    high *= row_scales[8] * scale;
+    low *= finish.scale[0] * scale;
+    high *= finish.scale[1] * scale;
     float* out = reinterpret_cast<float*>(job.out) + static_cast<u64>(i) * job.stride;
     const u32 inter = job.w.rows / 2;
     const u32 feature = job.w.paired ? 8 * unit + g : 16 * unit + g;
@@ -97,9 +119,9 @@ DECODE_FN void write_out(const LinearArgs& args, const LinearJob& job, const Blo
         return;
     }
     const u32 end = job.w.paired ? inter : job.w.rows, other = job.w.paired ? inter : 8;
-    if (feature < end) out[feature] = job.epilogue == ADD ? out[feature] + low : low;
+    if (feature < end) out[feature] = job.epilogue == ADD ? finish.before[0] + low : low;
     if (job.w.paired ? feature < end : feature + 8 < end) {
-        out[feature + other] = job.epilogue == ADD ? out[feature + other] + high : high;
+        out[feature + other] = job.epilogue == ADD ? finish.before[1] + high : high;
     }
 }
 
@@ -161,34 +183,47 @@ DECODE_FN void run_job(const LinearArgs& args, const LinearJob& job, const Block
                 if (fetch_unit >= units) fetch_end = 0;
             }
             const u8* next = row + fetch_first * STEP;
+            const auto multiply = [&](int l) {
+                const u32 j = first + l, slot = RESIDENT ? j : 0;
+                if constexpr (!RESIDENT) {
+                    __syncwarp();
+                    squares += stage<BFLOAT>(args, block, j, 1);
+                }
+                float d[N][4] = {};
+                staged_mma<FMT, N>(d, raw[l], block.staged + slot * STAGED_ROW * t, at, t, block.lane);
+#pragma unroll
+                for (int n = 0; n < N; n++) {
+                    float low = results[n][slot * t].undo, high = low;
+                    if constexpr (FMT == FP8) {
+                        low *= scale[l].x;
+                        high *= scale[l].y;
+                    }
+                    acc[n][0] = fmaf(d[n][0] + d[n][1], low, acc[n][0]);
+                    acc[n][1] = fmaf(d[n][2] + d[n][3], high, acc[n][1]);
+                }
+            };
+            // Nearly always: all are there, and as many follow. Without a question per tile their addresses are one.
+            if (RESIDENT && N == 1 && first + AHEAD <= own && fetch_first + AHEAD <= fetch_end) {
+#pragma unroll
+                for (int l = 0; l < AHEAD; l++) {
+                    multiply(l);
+                    fetch(l, next + l * STEP, fetch_unit, fetch_first + l);
+                }
+                continue;
+            }
 #pragma unroll
             for (int l = 0; l < AHEAD; l++) {
-                const u32 j = first + l;
-                if (j < own) {
-                    const u32 slot = RESIDENT ? j : 0;
-                    if constexpr (!RESIDENT) {
-                        __syncwarp();
-                        squares += stage<BFLOAT>(args, block, j, 1);
-                    }
-                    float d[N][4] = {};
-                    staged_mma<FMT, N>(d, raw[l], block.staged + slot * STAGED_ROW * t, at, t, block.lane);
-#pragma unroll
-                    for (int n = 0; n < N; n++) {
-                        float low = results[n][slot * t].undo, high = low;
-                        if constexpr (FMT == FP8) {
-                            low *= scale[l].x;
-                            high *= scale[l].y;
-                        }
-                        acc[n][0] = fmaf(d[n][0] + d[n][1], low, acc[n][0]);
-                        acc[n][1] = fmaf(d[n][2] + d[n][3], high, acc[n][1]);
-                    }
-                }
+                if (first + l < own) multiply(l);
                 if (fetch_first + l < fetch_end) fetch(l, next + l * STEP, fetch_unit, fetch_first + l);
             }
         }
         if (turn == 0 && args.norm && block.lane < static_cast<int>(t)) {
             block.squares[warp * MOST_ROWS + block.lane] = squares;
         }
+        // Other warps each time, so that none lags behind for good.
+        const int n = (warp - turn) & (WARPS - 1);
+        Finish finish;
+        if (n < N) finish = ask_finish(args, job, block, unit, n);
         float* sums = block.sums + (turn & 1) * (WARPS * N * 64) + warp * N * 64 + block.lane;
 #pragma unroll
         for (int n = 0; n < N; n++) {
@@ -196,20 +231,19 @@ DECODE_FN void run_job(const LinearArgs& args, const LinearJob& job, const Block
             sums[n * 64 + 32] = acc[n][1];
         }
         __syncthreads();
-        // Other warps each time, so that none lags behind for good.
-        const int n = (warp - turn) & (WARPS - 1);
-        if (n < N) write_out<N>(args, job, block, unit, turn, n);
+        if (n < N) write_out<N>(args, job, block, unit, turn, n, finish);
         turn++;
     }
 }
 
-// In registers ahead of the product: 64 bytes a lane, 128 for f32.
-template <u32 FMT, bool RESIDENT> DECODE_FN constexpr int tiles_ahead() {
+// In registers ahead of the product: 64 bytes a lane, 128 for f32; DEEP: 128 to 256, for few blocks with much to do each.
+template <u32 FMT, bool RESIDENT, bool DEEP> DECODE_FN constexpr int tiles_ahead() {
+    if (DEEP) return FMT == NVFP4 || FMT == FP8 ? 8 : FMT == F32 ? 2 : 4;
     return !RESIDENT ? 1 : FMT == NVFP4 ? 4 : FMT == FP8 ? 2 : 1;
 }
 
 // FORMATS: which of the formats the jobs may have, one bit each.
-template <u32 FORMATS, int N, bool RESIDENT> DECODE_FN void decode(const LinearArgs& args, u8* shared) {
+template <u32 FORMATS, int N, bool RESIDENT, bool DEEP> DECODE_FN void decode(const LinearArgs& args, u8* shared) {
     pdl_launch();
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     float* squares = reinterpret_cast<float*>(shared + sums_bytes<N>());
@@ -222,27 +256,29 @@ template <u32 FORMATS, int N, bool RESIDENT> DECODE_FN void decode(const LinearA
     const LinearJob& job = args.jobs[q];
 #define RUN(FMT)                                                                                                       \
     if constexpr ((FORMATS & 1 << FMT) != 0)                                                                           \
-        if (job.w.format == FMT) return run_job<FMT, N, tiles_ahead<FMT, RESIDENT>(), RESIDENT>(args, job, block);
+        if (job.w.format == FMT) return run_job<FMT, N, tiles_ahead<FMT, RESIDENT, DEEP>(), RESIDENT>(args, job, block);
     RUN(F32) RUN(F16) RUN(BF16) RUN(FP8) RUN(NVFP4)
 #undef RUN
 }
 
-#define LINEAR_DECODE(name, formats, n, resident, blocks)                                                               \
+#define LINEAR_DECODE(name, formats, n, resident, deep, blocks)                                                         \
     KERNEL(name, WARPS * 32, blocks, LinearArgs) {                                                                     \
         DYNAMIC_SHARED(shared);                                                                                        \
-        decode<formats, n, resident>(args, shared);                                                                    \
+        decode<formats, n, resident, deep>(args, shared);                                                              \
     }
-// Up to 4, 8 and 16 rows whose columns fit into shared memory; _wide: those that do not.
+// Up to 4, 8 and 16 rows whose columns fit into shared memory; _wide: those that do not; _deep: up to 4 rows, where a
+// multiprocessor has two blocks at most.
 #define LINEAR_DECODE_ROWS(name, formats, blocks)                                                                      \
-    LINEAR_DECODE(linear_##name##_decode_4, formats, 1, true, blocks)                                                  \
-    LINEAR_DECODE(linear_##name##_decode_8, formats, 2, true, 3)                                                       \
-    LINEAR_DECODE(linear_##name##_decode_16, formats, 4, true, 2)                                                      \
-    LINEAR_DECODE(linear_##name##_decode_wide, formats, 4, false, 2)
+    LINEAR_DECODE(linear_##name##_decode_4, formats, 1, true, false, blocks)                                           \
+    LINEAR_DECODE(linear_##name##_decode_8, formats, 2, true, false, 3)                                                \
+    LINEAR_DECODE(linear_##name##_decode_16, formats, 4, true, false, 2)                                               \
+    LINEAR_DECODE(linear_##name##_decode_wide, formats, 4, false, false, 2)                                            \
+    LINEAR_DECODE(linear_##name##_decode_deep, formats, 1, true, true, 2)
 
 LINEAR_DECODE_ROWS(f32, 1 << F32, 3)
 LINEAR_DECODE_ROWS(f16, 1 << F16, 4)
 LINEAR_DECODE_ROWS(bf16, 1 << BF16, 4)
 LINEAR_DECODE_ROWS(fp8, 1 << FP8, 4)
-LINEAR_DECODE_ROWS(nvfp4, 1 << NVFP4, 4)
+LINEAR_DECODE_ROWS(nvfp4, 1 << NVFP4, 3)
 // Several formats in one launch, f32 not among them.
 LINEAR_DECODE_ROWS(mixed, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 3)

@@ -78,7 +78,8 @@ struct DecodeArgs {
 unsafe impl Args for DecodeArgs {}
 const _: () = assert!(size_of::<JobArgs>() == 72 && size_of::<DecodeArgs>() == 328);
 
-/// Names of the kernels of a format: up to 4, 8, 16 rows, and rows whose columns do not fit into shared memory.
+/// Names of the kernels of a format: up to 4, 8, 16 rows, rows whose columns do not fit into shared memory, and up to 4
+/// rows with more of the weights under way in each of fewer blocks.
 macro_rules! kernels {
     ($format:literal) => {
         [
@@ -86,22 +87,23 @@ macro_rules! kernels {
             concat!("linear_", $format, "_decode_8"),
             concat!("linear_", $format, "_decode_16"),
             concat!("linear_", $format, "_decode_wide"),
+            concat!("linear_", $format, "_decode_deep"),
         ]
     };
 }
 
 /// The kernels of a launch, and how many blocks of each their registers let a multiprocessor hold.
-fn kernels(formats: impl Iterator<Item = WeightFormat> + Clone) -> ([&'static str; 4], [usize; 4]) {
+fn kernels(formats: impl Iterator<Item = WeightFormat> + Clone) -> ([&'static str; 5], [usize; 5]) {
     let first = formats.clone().next().unwrap_or(WeightFormat::Bf16);
     if formats.clone().any(|format| format != first) {
-        return (kernels!("mixed"), [3, 3, 2, 2]);
+        return (kernels!("mixed"), [3, 3, 2, 2, 2]);
     }
     match first {
-        WeightFormat::F32 => (kernels!("f32"), [3, 3, 2, 2]),
-        WeightFormat::F16 => (kernels!("f16"), [4, 3, 2, 2]),
-        WeightFormat::Bf16 => (kernels!("bf16"), [4, 3, 2, 2]),
-        WeightFormat::Fp8 => (kernels!("fp8"), [4, 3, 2, 2]),
-        WeightFormat::Nvfp4 => (kernels!("nvfp4"), [4, 3, 2, 2]),
+        WeightFormat::F32 => (kernels!("f32"), [3, 3, 2, 2, 2]),
+        WeightFormat::F16 => (kernels!("f16"), [4, 3, 2, 2, 2]),
+        WeightFormat::Bf16 => (kernels!("bf16"), [4, 3, 2, 2, 2]),
+        WeightFormat::Fp8 => (kernels!("fp8"), [4, 3, 2, 2, 2]),
+        WeightFormat::Nvfp4 => (kernels!("nvfp4"), [3, 3, 2, 2, 2]),
     }
 }
 
@@ -140,10 +142,17 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
     };
     let own = k_tiles.div_ceil(WARPS);
     let (size, slots) = if shared(1 << size, own) <= limit { (size, own) } else { (3, 1) };
-    let shared = shared([1, 2, 4, 4][size], slots);
+    // Few row tiles leave most of the device without a block, and 16-bit weights are the most bytes a tile: those blocks
+    // ask for more at once.
+    let tiles: usize = jobs.iter().map(|job| job.matrix.row_tiles as usize).sum();
+    let multiprocessors = cuda.properties().multiprocessors as usize;
+    let wide = |job: &Job| matches!(job.format, WeightFormat::Bf16 | WeightFormat::F16);
+    let deep = tiles <= 2 * multiprocessors || jobs.iter().all(wide);
+    let size = if size == 0 && deep { 4 } else { size };
+    let shared = shared([1, 2, 4, 4, 1][size], slots);
     // Beyond what a multiprocessor holds at once, a block would stage x again instead of going on to its next unit.
     let held = held[size].min(limit / shared).max(1);
-    let blocks = deal(jobs, held * cuda.properties().multiprocessors as usize);
+    let blocks = deal(jobs, held * multiprocessors);
     let mut args = DecodeArgs {
         jobs: [JobArgs { matrix: jobs[0].matrix, out: 0, stride: 0, epilogue: 0, first: 0, blocks: 0 }; JOBS],
         x: input.x,
