@@ -67,10 +67,20 @@ template <u32 FMT, u32 AHEAD> struct WarpProduct {
         for (u32 base = first; base < last; base += WINDOW) {
             for (u32 i = 0; i < n; i++) {
                 const u64 at = __shfl_sync(ALL, reinterpret_cast<u64>(x_row), static_cast<int>(i));
-                for (u32 j = lane >> 3; j < WINDOW; j += 4) {
-                    const float* row = base + j < last ? reinterpret_cast<const float*>(at) : nullptr;
-                    stage_row<Tile<FMT>::BFLOAT, 8>(space + j * rows * STAGED_ROW, results + j * rows + i, rows, i, row, m.cols,
-                                                    base + j, nullptr, 0, lane);
+                // All of the window is asked for before the first is looked at.
+                RowPiece<8> piece[WINDOW / 4];
+                const float* row[WINDOW / 4];
+#pragma unroll
+                for (u32 q = 0; q < WINDOW / 4; q++) {
+                    const u32 j = (lane >> 3) + 4 * q;
+                    row[q] = base + j < last ? reinterpret_cast<const float*>(at) : nullptr;
+                    load_piece<8>(piece[q], row[q], m.cols, base + j, lane);
+                }
+#pragma unroll
+                for (u32 q = 0; q < WINDOW / 4; q++) {
+                    const u32 j = (lane >> 3) + 4 * q;
+                    stage_piece<Tile<FMT>::BFLOAT, 8>(space + j * rows * STAGED_ROW, results + j * rows + i, rows, i,
+                                                      row[q] != nullptr, piece[q], false, piece[q], 0, lane);
                 }
             }
             // Lane l has the block scales of columns 128 (base / 2 + l) ...

@@ -42,20 +42,30 @@ MOE_FN bool find_company(const MoeGateUp& args, u32 mine, u32 id, int lane, u32&
     return true;
 }
 
+// Most experts whose descriptions a block keeps in shared memory.
+static constexpr u32 KNOWN = 264;
+
 // act[pair, 8 tile ..] = silu(gate x) * (up x). Grid: tile of the expert, pair.
 template <u32 ONLY> MOE_FN void gate_up(const MoeGateUp& args) {
     DYNAMIC_SHARED(space);
     SHARED(float, parts, GATE_UP_WARPS * 64);
+    SHARED(uint4, known, KNOWN * (sizeof(Matrix) / 16));
     const u32 tile = blockIdx.x, mine = blockIdx.y;
     const int warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
-    // Which experts it will be is not known yet, but that their descriptions will be read is.
-    const u64 line = 128 * (u64(mine) * gridDim.x * blockDim.x + tile * blockDim.x + threadIdx.x);
-    if (line < 2 * u64(args.experts) * sizeof(Matrix)) prefetch_l2(reinterpret_cast<const u8*>(args.table) + line);
+    // Which experts it will be is not known yet; so all descriptions are brought before the route is waited for.
+    const bool all_known = args.experts <= KNOWN;
+    if (all_known) {
+        const u8* table = reinterpret_cast<const u8*>(args.table);
+        for (u32 i = threadIdx.x; i < args.experts * (sizeof(Matrix) / 16); i += 32 * GATE_UP_WARPS)
+            known[i] = ld_stream16(table + 16 * i);
+    }
+    __syncthreads();
     pdl_wait();
     pdl_launch();
     const u32 id = args.ids[mine];
-    u32 n, pair;
-    if (!find_company(args, mine, id, lane, n, pair)) return;
+    u32 n = 1, pair = mine;
+    // The experts of one row are all different.
+    if (args.pairs != args.slots && !find_company(args, mine, id, lane, n, pair)) return;
     // Lane 4o + c of warp 0 writes output o of x row c.
     auto write = [&](float y) {
         const u32 column = 8 * tile + static_cast<u32>(lane >> 2);
@@ -63,11 +73,15 @@ template <u32 ONLY> MOE_FN void gate_up(const MoeGateUp& args) {
             args.act[u64(pair) * args.max_inter + column] = y;
     };
     if (id >= args.experts) return write(nan_float());
-    const Matrix m = args.table[id];
+    const Matrix m = all_known ? reinterpret_cast<const Matrix*>(known)[id] : args.table[id];
     if (tile >= m.row_tiles) return write(0);
     const u32 each = (m.k_tiles + GATE_UP_WARPS - 1) / GATE_UP_WARPS;
     const u32 first = min(warp * each, m.k_tiles), last = min(first + each, m.k_tiles);
     const float* x_row = args.x + u64(pair / args.slots) * args.hidden;
+    // Of warp 0's outputs; needed last, but from as far away as the weights.
+    const u32 o = static_cast<u32>(lane >> 2);
+    const float* scales = reinterpret_cast<const float*>(m.row_scales) + 16 * tile;
+    const float gate_scale = scales[o], up_scale = scales[o + 8];
     u8* mine_space = space + static_cast<u32>(warp) * window_bytes(args.company);
     float sum[2] = {0, 0};
     auto product = [&]<u32 FMT>() {
@@ -88,9 +102,7 @@ template <u32 ONLY> MOE_FN void gate_up(const MoeGateUp& args) {
     float gate = 0, up = 0;
 #pragma unroll
     for (u32 w = 0; w < GATE_UP_WARPS; w++) gate += parts[w * 64 + lane * 2], up += parts[w * 64 + lane * 2 + 1];
-    const u32 o = static_cast<u32>(lane >> 2);
-    const float* scales = reinterpret_cast<const float*>(m.row_scales) + 16 * tile;
-    const float y = silu(gate * scales[o]) * (up * scales[o + 8]);
+    const float y = silu(gate * gate_scale) * (up * up_scale);
     write(8 * tile + o < m.rows / 2 ? y : 0.0f);
 }
 
@@ -134,12 +146,13 @@ template <u32 ONLY> MOE_FN void down(const MoeDown& args) {
                 waited = true;
                 if (ld_acquire(args.ids + pair) != id) return false;
             }
+            const float* scales = reinterpret_cast<const float*>(m.row_scales) + 16 * tile;
+            const float low = scales[lane / 4], high = scales[8 + lane / 4];
             float sum[2];
             w.run(sum, m, tile, 0, m.k_tiles, args.act + u64(pair) * args.max_inter, 1, space + warp * window_bytes(1), 1, lane);
             if (lane % 4 == 0) {
-                const float* scales = reinterpret_cast<const float*>(m.row_scales) + 16 * tile;
-                parts[slot * 16 + lane / 4] = sum[0] * scales[lane / 4];
-                parts[slot * 16 + 8 + lane / 4] = sum[1] * scales[8 + lane / 4];
+                parts[slot * 16 + lane / 4] = sum[0] * low;
+                parts[slot * 16 + 8 + lane / 4] = sum[1] * high;
             }
             return true;
         };
@@ -169,14 +182,20 @@ template <u32 ONLY> MOE_FN void down(const MoeDown& args) {
         pdl_wait();
         pdl_launch();
     }
-    __syncthreads();
+    // Asked for before the barrier: what is there, and in lane l of the first warp the weight of slot l.
     const u32 column = 16 * tile + threadIdx.x;
-    if (threadIdx.x >= 16 || column >= args.hidden) return;
+    const bool writes = threadIdx.x < 16 && column < args.hidden;
     float* out = args.out + u64(row) * args.hidden + column;
-    float y = *out;
-    for (u32 slot = 0; slot < args.slots; slot++)
-        y = fmaf(args.weights[row * args.slots + slot], parts[slot * 16 + threadIdx.x], y);
-    *out = y;
+    float y = writes ? *out : 0.0f;
+    const float* weights = args.weights + u64(row) * args.slots;
+    const float mine = threadIdx.x < min(args.slots, 32u) ? weights[threadIdx.x] : 0.0f;
+    __syncthreads();
+    if (warp != 0) return;
+    for (u32 slot = 0; slot < args.slots; slot++) {
+        const float weight = slot < 32 ? __shfl_sync(ALL, mine, static_cast<int>(slot)) : weights[slot];
+        if (writes) y = fmaf(weight, parts[slot * 16 + threadIdx.x], y);
+    }
+    if (writes) *out = y;
 }
 
 KERNEL(moe_down_nvfp4, 320, 2, MoeDown) { down<NVFP4>(args); }
