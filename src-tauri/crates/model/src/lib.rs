@@ -14,6 +14,7 @@ mod options;
 pub mod parts;
 mod pass;
 mod rehearsal;
+mod sampled;
 mod scratch;
 pub mod source;
 pub mod spec;

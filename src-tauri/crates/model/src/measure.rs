@@ -2,7 +2,6 @@
 
 use crate::ModelError;
 use crate::error::at;
-use crate::forward::launch_head;
 use crate::model::Model;
 use crate::pass;
 use crate::weights::MixerWeights;
@@ -27,12 +26,7 @@ impl Model {
         ops.begin(pass, ids, want).map_err(at("pass"))?;
         let mut failed = None;
         let time = ops.time(&mut || -> OpResult<()> {
-            let result = self.run_trunk(ops, pass, ids, &mut None).and_then(|()| {
-                let head = self.weights.head.as_ref().unwrap_or(&self.weights.embedding);
-                let s = &mut self.scratch;
-                launch_head(ops, head, &s.last, 0, want, &mut s.picked, &mut s.logits)
-            });
-            result.map_err(|error| {
+            self.launch_forward(pass, ids, want).map_err(|error| {
                 let what = error.to_string();
                 let source = OpError::Device { device: ops.device(), code: error.code().into(), what };
                 failed = Some(error);
