@@ -1,6 +1,7 @@
 //! A backend that runs one op and leaves out all others, over another backend: what an op takes inside a model is the time
 //! of a pass in which nothing else runs. `hearth bench` is the caller; the numbers of such a pass mean nothing.
 
+use crate::cuda::Bandwidth;
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
@@ -73,8 +74,8 @@ impl Ops for Only {
         self.inner.memory()
     }
 
-    fn read_bandwidth(&self) -> Result<Option<f64>> {
-        self.inner.read_bandwidth()
+    fn bandwidth(&self) -> Result<Option<Bandwidth>> {
+        self.inner.bandwidth()
     }
 
     fn decode_rows(&self) -> Option<usize> {

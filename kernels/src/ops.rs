@@ -234,9 +234,11 @@ pub trait Ops: Send + Sync {
         None
     }
 
-    /// Bytes per second that the device reads from its memory, measured now; None where that is the host's memory, or
-    /// where time means nothing.
-    fn read_bandwidth(&self) -> Result<Option<f64>> {
+    /// What the device's memory gives, measured now; None where that is the host's memory, or where time means nothing.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn bandwidth(&self) -> Result<Option<crate::cuda::Bandwidth>> {
         Ok(None)
     }
 

@@ -172,7 +172,7 @@ fn graphs() {
         cuda.replay(Stretch::Trunk, &pass, 1, body).expect("it runs");
     }
     assert_eq!(ran, 2);
-    let bandwidth = cuda.bandwidth().expect("it is measured").expect("a GPU has a clock");
+    let bandwidth = cuda.measure_bandwidth().expect("it is measured").expect("a GPU has a clock");
     println!("bandwidth {bandwidth:?}");
 }
 

@@ -50,7 +50,7 @@ impl Cuda {
     ///
     /// # Errors
     /// When two buffers of an eighth of what is free, at most 1 GiB each, cannot be had; a fault of the device.
-    pub fn bandwidth(&self) -> Result<Option<Bandwidth>> {
+    pub fn measure_bandwidth(&self) -> Result<Option<Bandwidth>> {
         if self.is_emulated() {
             return Ok(None);
         }

@@ -168,8 +168,8 @@ impl Ops for Cuda {
         Some(self)
     }
 
-    fn read_bandwidth(&self) -> Result<Option<f64>> {
-        Ok(self.bandwidth()?.map(|measured| measured.read))
+    fn bandwidth(&self) -> Result<Option<Bandwidth>> {
+        self.measure_bandwidth()
     }
 
     fn set_fp4_activations(&self, on: bool) -> Result<()> {

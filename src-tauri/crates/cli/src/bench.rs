@@ -84,6 +84,9 @@ pub struct Args {
     /// With --contexts: time every op alone, too, beside the floor of its bytes.
     #[arg(long, requires = "contexts")]
     ops: bool,
+    /// Measure nothing: write the invented weights as a checkpoint into this folder, to measure loading with.
+    #[arg(long, value_name = "FOLDER", requires = "synthetic", conflicts_with_all = ["contexts", "csv"])]
+    save: Option<PathBuf>,
     /// Append a line to this CSV file; a new file gets a header. With --contexts: write all figures to it.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -97,6 +100,13 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     }
     if let Some(machine) = &args.ledger {
         return ledger::run(&args, machine, json);
+    }
+    if let (Some(folder), Some(shape)) = (&args.save, &args.synthetic) {
+        let bytes = invented(&args, shape)?.save(folder).map_err(with_next_step)?;
+        let said = format!("{:.2} GB written to {}", bytes as f64 / 1e9, folder.display());
+        let line = if json { serde_json::json!({ "bytes": bytes }).to_string() } else { said };
+        crate::output::line(&line);
+        return Ok(ExitCode::SUCCESS);
     }
     let plan = plan(&args)?;
     if let Some(shape) = args.synthetic.as_ref().filter(|_| !args.contexts.is_empty()) {

@@ -32,6 +32,14 @@ pub enum ModelError {
         /// What the model asks for.
         found: String,
     },
+    /// A file of a checkpoint that is being written could not be.
+    #[error("{path} could not be written: {reason}")]
+    Save {
+        /// The file.
+        path: String,
+        /// What the operating system says.
+        reason: String,
+    },
     /// A tensor or file of the checkpoint is missing, damaged or of the wrong shape.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -97,6 +105,7 @@ impl ModelError {
             ModelError::UnknownFamily { .. } => "model_family_unknown",
             ModelError::Config { .. } => "model_config_invalid",
             ModelError::Unsupported { .. } => "model_feature_unsupported",
+            ModelError::Save { .. } => "checkpoint_not_written",
             ModelError::Checkpoint(e) => e.code(),
             ModelError::UnusedTensors { .. } => "checkpoint_tensors_unused",
             ModelError::DoesNotFit { .. } => "model_does_not_fit",
@@ -130,6 +139,9 @@ impl ModelError {
         match self {
             ModelError::UnknownFamily { .. } | ModelError::Unsupported { .. } => {
                 "Choose a model of a supported family, or update Hearth."
+            }
+            ModelError::Save { .. } => {
+                "Choose a folder that can be written, on a disk with room for the model."
             }
             ModelError::Checkpoint(e) => e.next_step(),
             ModelError::Config { .. } => {

@@ -1,6 +1,8 @@
 //! Models of a named shape with invented numbers, so that speed can be measured without a download. `hearth bench
 //! --synthetic` loads one like a checkpoint; every matrix is a window into a few shared pools of random bytes.
 
+mod save;
+
 use crate::ModelError;
 use crate::family;
 use crate::formats::Formats;

@@ -104,7 +104,7 @@ pub fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Ops>> {
 /// What the backend's memory gives when it is only read.
 pub fn roof(ops: &dyn Ops, plan: &Plan) -> anyhow::Result<ReadBandwidth> {
     let failed = |e| anyhow::anyhow!("the read bandwidth could not be measured: {e}");
-    match ops.read_bandwidth().map_err(failed)? {
+    match ops.bandwidth().map_err(failed)?.map(|measured| measured.read) {
         Some(rate) => Ok(ReadBandwidth { best: rate, median: rate, buffer: 1 << 30, threads: 0, passes: 9 }),
         None => bandwidth::measure_read(plan.threads, plan.roof_buffer, Duration::from_millis(500))
             .map_err(failed),

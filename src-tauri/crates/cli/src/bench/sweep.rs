@@ -12,6 +12,7 @@ use std::{
 use anyhow::Context;
 use hearth_kernels::{
     Ops,
+    cuda::Bandwidth,
     only::{NAMES, Only},
     ops::{Pass, Segment},
     sample::SampleRow,
@@ -89,7 +90,11 @@ pub fn sweep(
     let longest = plan.contexts.iter().chain(&plan.prompts).copied().max().unwrap_or(1) + 1;
     let slots = plan.widths.iter().copied().max().unwrap_or(1);
     let source = source.with_context(longest).map_err(with_next_step)?;
-    let read = read_bandwidth(ops.as_ref())?;
+    let memory = ops.bandwidth().context("the memory could not be measured")?;
+    let read = match memory {
+        Some(measured) => measured.read,
+        None => host_bandwidth()?,
+    };
     let device = ops.identity();
     let only = Arc::new(Only::over(ops));
     let options = LoadOptions {
@@ -108,6 +113,7 @@ pub fn sweep(
         tell(&row);
         rows.push(row);
     };
+    memory.iter().flat_map(memory_rows).for_each(&mut add);
     let start = Instant::now();
     let mut model = Model::load(&source, only.clone(), options, &mut |_| {}).map_err(with_next_step)?;
     let load = start.elapsed().as_secs_f64();
@@ -291,14 +297,31 @@ fn prefill_pass(model: &Model, position: usize, rows: usize) -> Pass {
     Pass { segments: vec![segment], exact: false }
 }
 
-/// Bytes per second that the device, or this machine, reads.
-fn read_bandwidth(ops: &dyn Ops) -> anyhow::Result<f64> {
-    if let Some(read) = ops.read_bandwidth().context("the read bandwidth could not be measured")? {
-        return Ok(read);
-    }
+/// Bytes per second that this machine reads.
+fn host_bandwidth() -> anyhow::Result<f64> {
     use hearth_kernels::cpu::bandwidth;
     let measured = bandwidth::measure_read(None, bandwidth::DEFAULT_BUFFER, Duration::from_millis(500));
     Ok(measured.context("the read bandwidth could not be measured")?.best)
+}
+
+/// What the memory gives, as figures: a GiB read, and copied, and a launch within a graph.
+fn memory_rows(memory: &Bandwidth) -> [Row; 3] {
+    const GIB: u64 = 1 << 30;
+    let row = |op: &str, seconds, bytes| Row {
+        kind: "memory",
+        op: op.into(),
+        tokens: 0,
+        rows: 0,
+        seconds,
+        wall: None,
+        bytes,
+        rate: None,
+    };
+    [
+        row("read", GIB as f64 / memory.read, Some(GIB)),
+        row("copy", GIB as f64 / memory.copy, Some(GIB)),
+        row("launch", memory.launch, None),
+    ]
 }
 
 impl Row {
