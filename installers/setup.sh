@@ -105,7 +105,7 @@ need_node_modules() {
 # and nothing of them is in the built page.
 build_ui() {
     local ui=$HEARTH_ROOT/ui
-    if [ -f "$ui/dist/index.html" ] && [ -z "$(find "$ui" -path "$ui/node_modules" -prune -o -path "$ui/dist" -prune \
+    if [ -f "$ui/dist/index.html" ] && [ -z "$(find "$ui" "$HEARTH_ROOT/CHANGELOG.md" -path "$ui/node_modules" -prune -o -path "$ui/dist" -prune \
         -o -path "$ui/src/lib/types" -prune -o -type f -newer "$ui/dist/index.html" -print -quit)" ]; then
         return 0
     fi

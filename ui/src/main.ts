@@ -2,10 +2,12 @@
 import { mount } from "svelte";
 import "./styles/base.css";
 import App from "./App.svelte";
+import { strings } from "./lib/strings";
 import { startTheme } from "./lib/theme";
 import { takeToken } from "./lib/token";
 
 const token = takeToken();
+document.documentElement.lang = strings.language;
 startTheme();
 const target = document.getElementById("app");
 if (target) mount(App, { target, props: { token } });

@@ -23,9 +23,10 @@ export function launch() {
  * Opens a page of 1280 x 800 (or `size`) in its own context.
  * `complaints` collects what the page should not do; `quiet(page)` asserts that there was none.
  */
-export async function open(browser, { size = { width: 1280, height: 800 }, theme = "dark", allowErrors = false } = {}) {
+export async function open(browser, { size = { width: 1280, height: 800 }, theme = "dark", locale = "en-US", allowErrors = false } = {}) {
   const context = await browser.newContext({
     viewport: size,
+    locale,
     colorScheme: theme,
     reducedMotion: "reduce",
     permissions: ["clipboard-read", "clipboard-write"],

@@ -1,11 +1,14 @@
 // Which page is shown: the part after `#/` in the address. Unknown addresses are the page Now.
 
-export const PAGES = ["now", "chat", "settings"] as const;
-export type Page = (typeof PAGES)[number];
+/** In the rail, in this order. */
+export const PAGES = ["now", "chat", "connect", "settings"] as const;
+/** Reached by links. */
+const QUIET_PAGES = ["privacy"] as const;
+export type Page = (typeof PAGES)[number] | (typeof QUIET_PAGES)[number];
 
 function read(): Page {
   const name = location.hash.replace(/^#\/?/, "");
-  return PAGES.find((page) => page === name) ?? "now";
+  return [...PAGES, ...QUIET_PAGES].find((page) => page === name) ?? "now";
 }
 
 class Route {

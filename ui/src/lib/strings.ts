@@ -1,15 +1,18 @@
 // Every word the window shows, in one place. Components hold no text of their own.
 // Sentences say what is, then what to do; buttons say what they do to what.
+// English is the source; strings.de.ts has the same keys, which strings.test.ts holds it to.
+import { language } from "./language";
+import { german } from "./strings.de";
 import type { Fault } from "./types/Fault";
 
 const plural = (n: number, one: string, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
 
-export const strings = {
+export const english = {
   /** For dates. */
   language: "en",
   app: "Hearth",
   skip: "Skip to the page",
-  pages: { label: "Pages", now: "Now", chat: "Chat", settings: "Settings" },
+  pages: { label: "Pages", now: "Now", chat: "Chat", connect: "Connect", settings: "Settings", privacy: "Privacy" },
 
   state: {
     no_model: "No model yet",
@@ -98,7 +101,93 @@ export const strings = {
     python: "Python",
     copy: (what: string) => `Copy ${what}`,
     prompt: "What is Hearth?",
+    more: "More programs, and a test of the endpoint",
     close: "Close",
+  },
+
+  connect: {
+    title: "Connect",
+    clients: "Programs",
+    terminal: "In a terminal",
+    openWebUi: "In a terminal; then open http://127.0.0.1:8080",
+    cline: "In VS Code: Cline, Settings",
+    missing: (name: string, path: string) => `This version of Hearth has no ${path} yet, and ${name} needs it.`,
+  },
+
+  conformance: {
+    title: "Test my endpoint",
+    intro: "Asks the endpoint what programs ask, and looks at how it answers. Takes a few short requests.",
+    run: "Test it",
+    stop: "Stop",
+    running: "asking…",
+    notReady: "Start the model first.",
+    verdicts: { pass: "right", fail: "wrong", open: "open", absent: "not there" } as Record<string, string>,
+    summary: (pass: number, fail: number, open: number, absent: number) =>
+      `${pass} right, ${fail} wrong, ${open} left open by the model, ${absent} not in this version.`,
+    checks: {
+      models: "List of models",
+      plain: "Answer in one piece",
+      stream: "Answer as a stream",
+      tool: "Call of a tool",
+      tools: "Two tools, streamed",
+      schema: "JSON by a schema",
+      long: "Prompt over the context",
+      bad: "Bad input is refused",
+      completions: "Text completions",
+      messages: "Anthropic messages",
+      responses: "OpenAI responses",
+    } as Record<string, string>,
+    counted: (read: number, written: number) => `${read} tokens read, ${written} written`,
+    pieces: (n: number) => `${plural(n, "piece")}, ended in order`,
+    noText: "the answer has no text",
+    noFinish: "finish_reason is missing",
+    badUsage: "usage does not add up",
+    noEvents: "this is no event stream",
+    missing: (what: string) => `missing: ${what}`,
+    inWords: "the model answered in words instead",
+    cutSilently: "it was answered, so it must have been cut silently",
+  },
+
+  guide: {
+    title: "First steps",
+    done: "done",
+    choose: "Choose a model",
+    chosen: (model: string) => `${model} is chosen.`,
+    none: "None is chosen yet.",
+    change: "Change it in Settings",
+    start: "Start it",
+    press: "Press Start at the top right.",
+    started: "It is running.",
+    use: "Use it",
+    useIt: "Ask something, or point a program at the address above.",
+    chat: "Open the chat",
+    connect: "Connect a program",
+  },
+
+  privacy: {
+    title: "Privacy",
+    stays: "What stays here",
+    staysList: [
+      "Prompts, answers and everything else you write are read by the model on this machine and by nobody else.",
+      "The endpoint and this page listen on this machine only (127.0.0.1).",
+      "Hearth counts nothing for anybody: no telemetry, no crash reports, no search for updates.",
+    ],
+    out: "What goes out",
+    outList: ["Hugging Face is asked when you look for a model or download one there, and only then. Nothing else is contacted."],
+    kept: "What is kept",
+    what: "What",
+    where: "Where, in your home folder",
+    keptList: [
+      ["Settings, the token of this page", "~/.config/hearth"],
+      ["Requests: counts, times, faults. Never text", "~/.local/state/hearth/history.db"],
+      ["Chats of the chat page", "~/.local/state/hearth/chats.db"],
+      ["Models, shared with other programs", "~/.cache/huggingface"],
+    ] as [string, string][],
+    deleteAll: (n: number) => (n === 0 ? "No chats to delete" : `Delete ${n === 1 ? "the chat" : `all ${n} chats`}`),
+    deleteTitle: "Delete all chats?",
+    deleteEffect: (n: number) => `${plural(n, "chat")} ${n === 1 ? "is" : "are"} removed from this machine for good.`,
+    deleteConfirm: "Delete all chats",
+    deleted: (n: number) => `${plural(n, "chat")} deleted.`,
   },
 
   memory: {
@@ -185,7 +274,6 @@ export const strings = {
   requests: {
     title: "Requests",
     count: (n: number) => `last ${n}`,
-    empty: "No requests yet. Try the chat, or point a client at the address above.",
     caption: "Running and finished requests, newest first",
     time: "Time",
     kind: "API",
@@ -354,6 +442,10 @@ export const strings = {
     machine: (name: string, cpu: string, cores: number) => `${name}: ${cpu}, ${plural(cores, "core")}`,
     privacy: "Nothing leaves this machine.",
     licences: "Licences",
+    notes: "Release notes",
+    language: "Language",
+    languageNote: "Of this browser; the page is loaded anew.",
+    languages: { system: "System", en: "English", de: "Deutsch" } as Record<string, string>,
   },
 
   plan: {
@@ -412,3 +504,19 @@ export const strings = {
     } as Record<string, string>,
   },
 };
+
+export type Strings = typeof english;
+
+/** The same shape; a part that is not there is said in English. */
+export type Translation<T> = T extends (...given: never[]) => unknown ? T : T extends readonly unknown[] ? T : { [K in keyof T]?: Translation<T[K]> };
+
+/** A translation over the English text. */
+function over<T>(base: T, translated: Translation<T> | undefined): T {
+  if (translated === undefined) return base;
+  if (typeof base !== "object" || base === null || Array.isArray(base)) return translated as T;
+  const entries = Object.entries(base).map(([key, value]) => [key, over(value as unknown, (translated as Record<string, never>)[key])]);
+  return Object.fromEntries(entries) as T;
+}
+
+export const translated = (name: "en" | "de"): Strings => (name === "de" ? over<Strings>(english, german) : english);
+export const strings: Strings = translated(language());
