@@ -100,6 +100,19 @@ test("system prompt and sampling are what the endpoint is asked with, and nothin
   assert.equal(await answers().last().getAttribute("data-end"), "length");
 });
 
+test("a chat can be given another name, which the list shows and an empty one takes back", async () => {
+  const rename = async (name) => {
+    await page.getByRole("button", { name: "Options" }).click();
+    await page.getByLabel("Name of this chat").fill(name);
+    await page.getByRole("button", { name: "Apply" }).click();
+  };
+  await rename("About tokens");
+  await page.getByRole("heading", { name: "About tokens" }).waitFor();
+  await entry("About tokens").waitFor();
+  await rename("");
+  await page.getByRole("heading", { name: "What is a token?" }).waitFor();
+});
+
 test("a chat is exported as Markdown and as JSON", async () => {
   await page.getByRole("button", { name: "Export" }).click();
   const dialog = page.getByRole("dialog", { name: "Export this chat" });
