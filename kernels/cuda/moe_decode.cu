@@ -106,8 +106,14 @@ template <u32 ONLY> MOE_FN void gate_up(const MoeGateUp& args) {
     write(8 * tile + o < m.rows / 2 ? y : 0.0f);
 }
 
-KERNEL(moe_gate_up_nvfp4, 128, 5, MoeGateUp) { gate_up<NVFP4>(args); }
-KERNEL(moe_gate_up_fp8, 128, 5, MoeGateUp) { gate_up<FP8>(args); }
+// Blocks that share a multiprocessor: on a GB10 shared memory allows four, on Hopper five hold all blocks of a row at once.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+#define GATE_UP_BLOCKS 4
+#else
+#define GATE_UP_BLOCKS 5
+#endif
+KERNEL(moe_gate_up_nvfp4, 128, GATE_UP_BLOCKS, MoeGateUp) { gate_up<NVFP4>(args); }
+KERNEL(moe_gate_up_fp8, 128, GATE_UP_BLOCKS, MoeGateUp) { gate_up<FP8>(args); }
 KERNEL(moe_gate_up_bf16, 128, 4, MoeGateUp) { gate_up<BF16>(args); }
 KERNEL(moe_gate_up_f16, 128, 4, MoeGateUp) { gate_up<F16>(args); }
 KERNEL(moe_gate_up_any, 128, 3, MoeGateUp) { gate_up<ANY_FORMAT>(args); }
