@@ -7,6 +7,7 @@
 // warp stages its own columns of x, so that no barrier stands before the first product; the only one joins the eight sums of
 // a unit. A row's sum has one order whatever t: within a tile the tensor core's, then tiles in order, then warps in order.
 #include "activation.cuh"
+#include "gdn.cuh"
 
 enum Epilogue : u32 { STORE = 0, ADD = 1, SWIGLU = 2 };
 
@@ -26,8 +27,13 @@ struct LinearArgs {
     float eps, offset;
     u32 t, cols, job_count;
     u32 slots;          // staged tiles per warp: all it multiplies, or 1: staged again for each
+    // Of the kernels linear_mixed_conv_*: the first weight's outputs go through the causal convolution of width 4 over each sequence's rows and
+    // SiLU, as gdn_conv.cu has it.
+    const Pass* pass;
+    const float* conv;  // [rows of w, 4]
+    float* conv_state;  // [slots, 3, rows of w]
 };
-static_assert(sizeof(LinearJob) == 72 && sizeof(LinearArgs) == 328, "as in linear.rs");
+static_assert(sizeof(LinearJob) == 72 && sizeof(LinearArgs) == 352, "as in linear.rs");
 
 #define DECODE_FN static __device__ __forceinline__
 
@@ -122,6 +128,52 @@ DECODE_FN void write_out(const LinearArgs& args, const LinearJob& job, const Blo
     if (feature < end) out[feature] = job.epilogue == ADD ? finish.before[0] + low : low;
     if (job.w.paired ? feature < end : feature + 8 < end) {
         out[feature + other] = job.epilogue == ADD ? finish.before[1] + high : high;
+    }
+}
+
+// Convolves what this block has stored of the first weight, in place: a thread has a feature of every sequence. At the very end, when no
+// tile waits in registers any more.
+static __device__ __noinline__ void convolve(const LinearArgs& args) {
+    const LinearJob& job = args.jobs[0];
+    __syncthreads();
+    const Pass& pass = *args.pass;
+    const u32 channels = job.w.rows, segments = pass.segments;
+    const u64 slot_size = 3 * static_cast<u64>(channels);
+#pragma unroll 1
+    for (u32 at = threadIdx.x;; at += WARPS * 32) {
+        const u32 unit = blockIdx.x - job.first + at / 16 * job.blocks, channel = 16 * unit + at % 16;
+        if (unit >= job.w.row_tiles) return;
+        if (channel >= channels) continue;
+        const float4 taps = four_at(args.conv + 4 * static_cast<u64>(channel));
+#pragma unroll 1
+        for (u32 s = 0; s < segments; s++) {
+            const u32 first = pass.seg_first[s], rows = pass.seg_rows[s];
+            float* state = args.conv_state + pass.seg_slot[s] * slot_size + channel;
+            float* out = reinterpret_cast<float*>(job.out) + static_cast<u64>(first) * job.stride + channel;
+            const bool empty = pass.seg_position[s] == 0, snapshots = pass.snapshots[first] != NO_SNAPSHOT;
+            float past[3];
+#pragma unroll
+            for (u32 j = 0; j < 3; j++) past[j] = empty ? 0.0f : state[j * channels];
+#pragma unroll 1
+            for (u32 i = 0; i < rows; i++, out += job.stride) {
+                const float raw = *out;
+                float sum = taps.x * past[0];
+                sum = fmaf(taps.y, past[1], sum);
+                sum = fmaf(taps.z, past[2], sum);
+                sum = fmaf(taps.w, raw, sum);
+                *out = gdn_silu(sum);
+                past[0] = past[1], past[1] = past[2], past[2] = raw;
+                if (snapshots) {
+                    float* to = args.conv_state + pass.snapshots[first + i] * slot_size + channel;
+#pragma unroll
+                    for (u32 j = 0; j < 3; j++) to[j * channels] = past[j];
+                }
+            }
+            if (!snapshots) {
+#pragma unroll
+                for (u32 j = 0; j < 3; j++) state[j * channels] = past[j];
+            }
+        }
     }
 }
 
@@ -243,7 +295,7 @@ template <u32 FMT, bool RESIDENT, bool DEEP> DECODE_FN constexpr int tiles_ahead
 }
 
 // FORMATS: which of the formats the jobs may have, one bit each.
-template <u32 FORMATS, int N, bool RESIDENT, bool DEEP> DECODE_FN void decode(const LinearArgs& args, u8* shared) {
+template <u32 FORMATS, int N, bool RESIDENT, bool DEEP, bool CONVOLVES = false> DECODE_FN void decode(const LinearArgs& args, u8* shared) {
     pdl_launch();
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
     float* squares = reinterpret_cast<float*>(shared + sums_bytes<N>());
@@ -256,9 +308,10 @@ template <u32 FORMATS, int N, bool RESIDENT, bool DEEP> DECODE_FN void decode(co
     const LinearJob& job = args.jobs[q];
 #define RUN(FMT)                                                                                                       \
     if constexpr ((FORMATS & 1 << FMT) != 0)                                                                           \
-        if (job.w.format == FMT) return run_job<FMT, N, tiles_ahead<FMT, RESIDENT, DEEP>(), RESIDENT>(args, job, block);
+        if (job.w.format == FMT) run_job<FMT, N, tiles_ahead<FMT, RESIDENT, DEEP>(), RESIDENT>(args, job, block);
     RUN(F32) RUN(F16) RUN(BF16) RUN(FP8) RUN(NVFP4)
 #undef RUN
+    if (CONVOLVES && blockIdx.x < args.jobs[0].blocks) convolve(args);
 }
 
 #define LINEAR_DECODE(name, formats, n, resident, deep, blocks)                                                         \
@@ -268,17 +321,32 @@ template <u32 FORMATS, int N, bool RESIDENT, bool DEEP> DECODE_FN void decode(co
     }
 // Up to 4, 8 and 16 rows whose columns fit into shared memory; _wide: those that do not; _deep: up to 4 rows, where a
 // multiprocessor has two blocks at most.
-#define LINEAR_DECODE_ROWS(name, formats, blocks)                                                                      \
-    LINEAR_DECODE(linear_##name##_decode_4, formats, 1, true, false, blocks)                                           \
-    LINEAR_DECODE(linear_##name##_decode_8, formats, 2, true, false, 3)                                                \
+#define LINEAR_DECODE_ROWS(name, formats, blocks_4, blocks_8)                                                          \
+    LINEAR_DECODE(linear_##name##_decode_4, formats, 1, true, false, blocks_4)                                         \
+    LINEAR_DECODE(linear_##name##_decode_8, formats, 2, true, false, blocks_8)                                         \
     LINEAR_DECODE(linear_##name##_decode_16, formats, 4, true, false, 2)                                               \
-    LINEAR_DECODE(linear_##name##_decode_wide, formats, 4, false, false, 2)                                            \
-    LINEAR_DECODE(linear_##name##_decode_deep, formats, 1, true, true, 2)
+    LINEAR_DECODE(linear_##name##_decode_wide, formats, 4, false, false, 2)
+#define LINEAR_DECODE_DEEP(name, formats) LINEAR_DECODE(linear_##name##_decode_deep, formats, 1, true, true, 2)
 
-LINEAR_DECODE_ROWS(f32, 1 << F32, 3)
-LINEAR_DECODE_ROWS(f16, 1 << F16, 4)
-LINEAR_DECODE_ROWS(bf16, 1 << BF16, 4)
-LINEAR_DECODE_ROWS(fp8, 1 << FP8, 4)
-LINEAR_DECODE_ROWS(nvfp4, 1 << NVFP4, 3)
+LINEAR_DECODE_ROWS(f32, 1 << F32, 3, 3)
+LINEAR_DECODE_DEEP(f32, 1 << F32)
+LINEAR_DECODE_ROWS(f16, 1 << F16, 4, 3)
+LINEAR_DECODE_DEEP(f16, 1 << F16)
+LINEAR_DECODE_ROWS(bf16, 1 << BF16, 4, 3)
+LINEAR_DECODE_DEEP(bf16, 1 << BF16)
+LINEAR_DECODE_ROWS(fp8, 1 << FP8, 4, 3)
+LINEAR_DECODE_DEEP(fp8, 1 << FP8)
+LINEAR_DECODE_ROWS(nvfp4, 1 << NVFP4, 3, 3)
+LINEAR_DECODE_DEEP(nvfp4, 1 << NVFP4)
 // Several formats in one launch, f32 not among them.
-LINEAR_DECODE_ROWS(mixed, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 3)
+LINEAR_DECODE_ROWS(mixed, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 3, 2)
+
+// The same with the delta net's convolution behind the first weight, where a launch of its own would cost more.
+#define LINEAR_CONV(n, groups, blocks)                                                                                 \
+    KERNEL(linear_mixed_conv_##n, WARPS * 32, blocks, LinearArgs) {                                                    \
+        DYNAMIC_SHARED(shared);                                                                                        \
+        decode<1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, groups, true, false, true>(args, shared);                 \
+    }
+LINEAR_CONV(4, 1, 3)
+LINEAR_CONV(8, 2, 2)
+LINEAR_CONV(16, 4, 2)

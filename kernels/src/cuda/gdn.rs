@@ -115,6 +115,25 @@ pub(crate) fn conv(cuda: &Cuda, pass: &Pass, w: &Tensor, state: &mut Tensor, x: 
     cuda.gpu.launch(&Launch { kernel, grid, block, shared, pdl: true }, bytes_of(&args))
 }
 
+/// What the projections need to convolve their first output themselves: the pass, the weights and the state on the device.
+/// None where the convolution has a launch of its own: another width than 4.
+pub(crate) fn fused_conv(
+    cuda: &Cuda,
+    pass: &Pass,
+    w: &Tensor,
+    channels: usize,
+    state: &Tensor,
+) -> Result<Option<[u64; 3]>> {
+    const OP: &str = "gdn_in";
+    if w.shape != [channels, 4] {
+        return Ok(None);
+    }
+    let slots = state.shape.first().copied().unwrap_or(0);
+    check_slots(OP, pass, slots)?;
+    let state = exact(state, OP, "state", &[slots, 3, channels])?;
+    Ok(Some([cuda.stage(OP, pass)?, exact(w, OP, "conv", &[channels, 4])?, state]))
+}
+
 /// The op `gdn_step`.
 pub(crate) fn step(
     cuda: &Cuda,

@@ -2,9 +2,9 @@
 //! Up to 16 rows, and more under `exact` in strips of 16, go to linear_decode.cu; the rest to linear_prefill.cu.
 
 use super::gpu::{Args, Launch, bytes_of};
-use super::pack::tile_bytes;
+use super::pack::{TILE_COLS, tile_bytes};
 use super::weight::Matrix;
-use super::{Cuda, DECODE_ROWS, linear_fp4, linear_prefill};
+use super::{Cuda, DECODE_ROWS, gdn, linear_fp4, linear_prefill};
 use crate::ops::{AttentionInputs, AttentionRowsMut, GdnInputs, GdnRowsMut, Norm, Pass};
 use crate::{DType, OpError, Ops, Result, Tensor, Weight, WeightFormat};
 
@@ -45,6 +45,8 @@ pub(crate) struct Input {
     pub t: usize,
     pub cols: usize,
     pub norm: Option<(u64, f32, f32)>,
+    /// What the first weight's outputs are convolved with: the pass on the device, the weights and the state.
+    pub conv: Option<[u64; 3]>,
 }
 
 /// `struct LinearJob` in linear_decode.cu.
@@ -72,11 +74,12 @@ struct DecodeArgs {
     cols: u32,
     job_count: u32,
     slots: u32,
+    conv: [u64; 3],
 }
 
 // SAFETY: repr(C); every field starts where the one before ends, see the sizes.
 unsafe impl Args for DecodeArgs {}
-const _: () = assert!(size_of::<JobArgs>() == 72 && size_of::<DecodeArgs>() == 328);
+const _: () = assert!(size_of::<JobArgs>() == 72 && size_of::<DecodeArgs>() == 352);
 
 /// Names of the kernels of a format: up to 4, 8, 16 rows, rows whose columns do not fit into shared memory, and up to 4
 /// rows with more of the weights under way in each of fewer blocks.
@@ -92,11 +95,14 @@ macro_rules! kernels {
     };
 }
 
+/// The kernels that convolve what they stored, for up to 4, 8 and 16 rows.
+const CONVOLVING: [&str; 3] = ["linear_mixed_conv_4", "linear_mixed_conv_8", "linear_mixed_conv_16"];
+
 /// The kernels of a launch, and how many blocks of each their registers let a multiprocessor hold.
 fn kernels(formats: impl Iterator<Item = WeightFormat> + Clone) -> ([&'static str; 5], [usize; 5]) {
     let first = formats.clone().next().unwrap_or(WeightFormat::Bf16);
     if formats.clone().any(|format| format != first) {
-        return (kernels!("mixed"), [3, 3, 2, 2, 2]);
+        return (kernels!("mixed"), [3, 2, 2, 2, 0]);
     }
     match first {
         WeightFormat::F32 => (kernels!("f32"), [3, 3, 2, 2, 2]),
@@ -119,6 +125,35 @@ fn deal(jobs: &[Job], slots: usize) -> Vec<u32> {
     jobs.iter().map(share).collect()
 }
 
+/// Shared memory of a block with so many groups of four rows and staged tiles per warp, of `t` rows.
+fn shared_bytes(groups: usize, slots: usize, t: usize) -> usize {
+    2 * WARPS * groups * 256 + WARPS * DECODE_ROWS * 4 + WARPS * slots * t * STAGED_ROW
+}
+
+/// Which kernel of a format `t` rows need: its number in [`kernels`], and the staged tiles of a warp.
+struct Room {
+    size: usize,
+    slots: usize,
+}
+
+fn room(limit: usize, t: usize, k_tiles: usize) -> Room {
+    let size = if t <= 4 {
+        0
+    } else if t <= 8 {
+        1
+    } else {
+        2
+    };
+    let slots = k_tiles.div_ceil(WARPS);
+    if shared_bytes(1 << size, slots, t) <= limit { Room { size, slots } } else { Room { size: 3, slots: 1 } }
+}
+
+/// Whether the products of `t` rows with weights of these formats can be convolved in the same launch.
+fn convolves(cuda: &Cuda, t: usize, k_tiles: usize, formats: &[WeightFormat]) -> bool {
+    let mixed = formats.iter().any(|format| *format != formats[0]) && !formats.contains(&WeightFormat::F32);
+    mixed && (1..=DECODE_ROWS).contains(&t) && room(cuda.properties().shared as usize, t, k_tiles).size < 3
+}
+
 /// Products of at most 16 rows. All weights are `input.cols` wide.
 fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
     // No kernel reads f32 and another format.
@@ -127,29 +162,19 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
         decode(cuda, input, &wide)?;
         return decode(cuda, input, &rest);
     }
-    let k_tiles = jobs[0].matrix.k_tiles as usize;
     let (names, held) = kernels(jobs.iter().map(|job| job.format));
-    let shared = |groups: usize, slots: usize| {
-        2 * WARPS * groups * 256 + WARPS * DECODE_ROWS * 4 + WARPS * slots * input.t * STAGED_ROW
-    };
     let limit = cuda.properties().shared as usize;
-    let size = if input.t <= 4 {
-        0
-    } else if input.t <= 8 {
-        1
-    } else {
-        2
-    };
-    let own = k_tiles.div_ceil(WARPS);
-    let (size, slots) = if shared(1 << size, own) <= limit { (size, own) } else { (3, 1) };
+    let Room { size, slots } = room(limit, input.t, jobs[0].matrix.k_tiles as usize);
     // Few row tiles leave most of the device without a block, and 16-bit weights are the most bytes a tile: those blocks
     // ask for more at once.
     let tiles: usize = jobs.iter().map(|job| job.matrix.row_tiles as usize).sum();
     let multiprocessors = cuda.properties().multiprocessors as usize;
     let wide = |job: &Job| matches!(job.format, WeightFormat::Bf16 | WeightFormat::F16);
     let deep = tiles <= 2 * multiprocessors || jobs.iter().all(wide);
+    // Several formats in one launch have no such kernel.
+    let deep = deep && held[4] > 0;
     let size = if size == 0 && deep { 4 } else { size };
-    let shared = shared([1, 2, 4, 4, 1][size], slots);
+    let shared = shared_bytes([1, 2, 4, 4, 1][size], slots, input.t);
     // Beyond what a multiprocessor holds at once, a block would stage x again instead of going on to its next unit.
     let held = held[size].min(limit / shared).max(1);
     let blocks = deal(jobs, held * multiprocessors);
@@ -163,6 +188,7 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
         cols: input.cols as u32,
         job_count: jobs.len() as u32,
         slots: slots as u32,
+        conv: input.conv.unwrap_or_default(),
     };
     if let Some((weight, eps, offset)) = input.norm {
         (args.norm, args.eps, args.offset) = (weight, eps, offset);
@@ -174,7 +200,7 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
         first += blocks;
     }
     let launch = Launch {
-        kernel: names[size],
+        kernel: if input.conv.is_some() { CONVOLVING[size] } else { names[size] },
         grid: [first, 1, 1],
         block: 32 * WARPS as u32,
         shared: shared as u32,
@@ -262,7 +288,7 @@ impl Cuda {
         out: &mut Tensor,
         epilogue: Epilogue,
     ) -> Result<()> {
-        let input = Input { x: rows_at(op, "x", x, t, w.cols)?, t, cols: w.cols, norm: None };
+        let input = Input { x: rows_at(op, "x", x, t, w.cols)?, t, cols: w.cols, norm: None, conv: None };
         let job = Job { epilogue, ..store(op, "out", t, w, out)? };
         if t == 0 {
             return Ok(());
@@ -278,10 +304,16 @@ impl Cuda {
         x: &Tensor,
         norm: &Norm,
         to: &[(&'static str, &Weight, &mut Tensor)],
+        conv: Option<[u64; 3]>,
     ) -> Result<()> {
         let (t, cols) = (pass.rows(), norm.weight.width());
-        let input =
-            Input { x: rows_at(op, "x", x, t, cols)?, t, cols, norm: Some(norm_at(op, "norm", norm, cols)?) };
+        let input = Input {
+            x: rows_at(op, "x", x, t, cols)?,
+            t,
+            cols,
+            norm: Some(norm_at(op, "norm", norm, cols)?),
+            conv,
+        };
         let mut jobs = Vec::with_capacity(JOBS);
         for (what, w, out) in to {
             expect_cols(op, what, w, cols)?;
@@ -309,7 +341,16 @@ impl Cuda {
             ("a", weights.a, out.a),
             ("b", weights.b, out.b),
         ];
-        self.projections("gdn_in", pass, x, norm, &to)?;
+        let formats = [weights.qkv.format, weights.z.format, weights.a.format, weights.b.format];
+        let k_tiles = weights.qkv.cols.div_ceil(TILE_COLS);
+        let conv = match convolves(self, pass.rows(), k_tiles, &formats) {
+            true => gdn::fused_conv(self, pass, weights.conv, weights.qkv.rows, conv_state)?,
+            false => None,
+        };
+        self.projections("gdn_in", pass, x, norm, &to, conv)?;
+        if conv.is_some() {
+            return Ok(());
+        }
         self.gdn_conv(pass, weights.conv, conv_state, out.qkv)
     }
 
@@ -323,7 +364,7 @@ impl Cuda {
         out: AttentionRowsMut<'_>,
     ) -> Result<()> {
         let to = [("q", weights.q, out.q), ("k", weights.k, out.k), ("v", weights.v, out.v)];
-        self.projections("attend_in", pass, x, norm, &to)
+        self.projections("attend_in", pass, x, norm, &to, None)
     }
 
     /// The op `ffn_in`.
@@ -340,8 +381,13 @@ impl Cuda {
     ) -> Result<()> {
         const OP: &str = "ffn_in";
         let (t, cols) = (pass.rows(), norm.weight.width());
-        let input =
-            Input { x: rows_at(OP, "x", x, t, cols)?, t, cols, norm: Some(norm_at(OP, "norm", norm, cols)?) };
+        let input = Input {
+            x: rows_at(OP, "x", x, t, cols)?,
+            t,
+            cols,
+            norm: Some(norm_at(OP, "norm", norm, cols)?),
+            conv: None,
+        };
         expect_cols(OP, "gate_up", gate_up, cols)?;
         let matrix = gate_up.tiles(OP, "gate_up")?.matrix;
         if matrix.paired == 0 {

@@ -184,8 +184,14 @@ impl Entries {
                 self.add("linear_add", "attention", 1, 0);
             }
             Mixer::GatedDeltaNet(g) => {
-                // The convolution follows its projections as a launch of its own.
-                self.add("gdn_in", "delta net", 2, 0);
+                // The convolution ends the launch of its projections where their formats differ, and follows it elsewhere.
+                let of = |matrix| {
+                    let m = parts::matrices(layer, spec.hidden).into_iter().find(|m| m.matrix == matrix);
+                    let (rows, cols) = m.map_or((0, 0), |m| (m.rows, m.cols));
+                    formats.format(&names.matrix(place, matrix, 0), rows, cols)
+                };
+                let launches = if of(Matrix::GdnQkv)? == of(Matrix::GdnA)? { 2 } else { 1 };
+                self.add("gdn_in", "delta net", launches, 0);
                 // The state is read once and written once per row: every row is a snapshot to go back to.
                 let state =
                     4 * (g.v_heads * g.k_dim * g.v_dim + (g.conv_width - 1) * g.shape().channels()) as u64;
