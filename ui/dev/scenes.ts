@@ -31,7 +31,7 @@ const strange: ModelCard = {
   fault: { code: "unknown_family", message: "Hearth cannot run the family llama.", next_step: "Choose another model.", evidence: null },
 };
 export const models = [ember, qwen, strange];
-export const profile: Profile = { model: "ember", context: null, max_requests: 4, kv: "bf16", exact: false };
+export const profile: Profile = { model: "ember", context: null, max_requests: 4, kv: "bf16", exact: false, fp4_activations: false };
 export const settings: Settings = {
   host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", keep_chats: true,
 };

@@ -153,7 +153,11 @@ impl Ops for Cuda {
 
     fn identity(&self) -> String {
         let Properties { name, capability: (major, minor), driver, .. } = self.properties();
-        if driver.is_empty() { name.clone() } else { format!("{name} ({major}.{minor}), driver {driver}") }
+        let fp4 = if self.fp4() { ", NVFP4 activations" } else { "" };
+        if driver.is_empty() {
+            return format!("{name}{fp4}");
+        }
+        format!("{name} ({major}.{minor}), driver {driver}{fp4}")
     }
 
     fn decode_rows(&self) -> Option<usize> {

@@ -9,6 +9,7 @@ export interface Form {
   maxRequests: string;
   kv: string;
   exact: boolean;
+  fp4Activations: boolean;
   port: string;
   startEngine: boolean;
   theme: string;
@@ -33,6 +34,7 @@ export function toForm(settings: Settings): Form {
     maxRequests: String(profile.max_requests),
     kv: profile.kv,
     exact: profile.exact,
+    fp4Activations: profile.fp4_activations,
     port: String(settings.port),
     startEngine: settings.start_engine,
     theme: settings.theme,
@@ -78,6 +80,7 @@ export function fromForm(form: Form, before: Settings): Settings {
       max_requests: whole(form.maxRequests) ?? before.profile.max_requests,
       kv: form.kv,
       exact: form.exact,
+      fp4_activations: form.fp4Activations && !form.exact,
     },
   };
 }

@@ -408,6 +408,8 @@ export const german: Translation<Strings> = {
     kvNote: "f32 braucht doppelt so viel Speicher wie bf16, fp8 die Hälfte, nvfp4 etwa ein Viertel; diese beiden runden stärker.",
     exact: "Exaktes Lesen",
     exactNote: "Kalte und warme Läufe stimmen bis aufs letzte Bit überein; auf einer GPU werden Prompts langsamer gelesen.",
+    fp4: "Prompts in FP4",
+    fp4Note: "Nur GB10 und NVFP4-Modelle: Prompts werden auf den FP4-Recheneinheiten gelesen, Antworten ändern sich ein wenig. Nicht mit exaktem Lesen.",
     plan: "Was es braucht",
     appliance: "Hearth",
     port: "Port",

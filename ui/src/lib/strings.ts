@@ -421,6 +421,8 @@ export const english = {
     kvNote: "f32 takes twice the memory of bf16, fp8 half, nvfp4 about a quarter; these two round more.",
     exact: "Exact prefill",
     exactNote: "Warm and cold runs agree to the last bit; on a GPU, prompts are read more slowly.",
+    fp4: "FP4 prompts",
+    fp4Note: "GB10 only, for NVFP4 models: prompts are read on the FP4 tensor cores, and answers change a little. Not with exact prefill.",
     plan: "What it needs",
     appliance: "Hearth",
     port: "Port",

@@ -30,6 +30,7 @@ fn load_ember() -> LoadRequest {
         max_requests: 2,
         kv: KvType::F32,
         exact: false,
+        fp4_activations: false,
         chunk: 64,
         mtp_depth: Depth::Auto,
         memory_reserve: None,

@@ -66,6 +66,9 @@ pub struct Args {
     /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
     #[arg(long, default_value = "bf16", value_name = "TYPE")]
     kv: String,
+    /// Read prompts on the FP4 tensor cores of a GB10, with activations rounded to NVFP4 wherever weights are.
+    #[arg(long)]
+    fp4_activations: bool,
     /// Threads (default: all).
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -220,6 +223,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         sequences: args.rows,
         repeat: args.repeat,
         kv,
+        fp4_activations: args.fp4_activations,
         threads: args.threads,
         simd,
         roof_buffer: bandwidth::DEFAULT_BUFFER,

@@ -40,6 +40,10 @@ pub struct Args {
     /// Compute prefill with the arithmetic of decoding.
     #[arg(long)]
     exact: bool,
+    /// Compute prefill with activations rounded to NVFP4 wherever weights are: on the FP4 tensor cores of a GB10, or by
+    /// their definition on the CPU, to see what that changes. Chunks of 16 rows or fewer are not rounded.
+    #[arg(long, conflicts_with = "exact")]
+    fp4_activations: bool,
     /// The safetensors file to write: `input_ids` [T] and `logits` [T, vocab] f32.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -105,6 +109,7 @@ fn compute(args: &Args) -> anyhow::Result<Done> {
         memory_limit: None,
     };
     let ops = device.open(None)?.ops;
+    ops.set_fp4_activations(args.fp4_activations)?;
     let device = ops.device();
     // The place of the file is tried before the weights are read.
     let file = create(args, device, &checkpoint, ids.len(), spec.vocab)?;
@@ -171,7 +176,7 @@ fn create(
         "device": device,
         "kv": args.kv,
         "chunk": args.chunk.to_string(),
-        "exact": args.exact.to_string(),
+        "exact": args.exact.to_string(), "fp4_activations": args.fp4_activations.to_string(),
     });
     TensorFile::create(&args.out, &metadata, &plan)
 }
@@ -216,6 +221,7 @@ mod tests {
             kv: "f32".into(),
             mtp: false,
             exact: false,
+            fp4_activations: false,
             out: out.into(),
         }
     }

@@ -29,24 +29,40 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
             "op", "case", "error", "bound", "ms"
         ));
     }
-    let checks = selftest::run(ops.as_ref(), scale, &mut |check, _| {
+    let mut print = |check: &Check, _| {
         if !json {
             output::line(&row(check));
         }
-    })?;
-    let failed = checks.iter().filter(|check| !check.passed()).count();
+    };
+    let mut checks = selftest::run(ops.as_ref(), scale, &mut print)?;
+    let fp4 = selftest::run_fp4(ops.as_ref(), scale, &mut print)?;
+    let failed = |checks: &[Check]| checks.iter().filter(|check| !check.passed()).count();
+    let (wrong, wrong_fp4) = (failed(&checks), fp4.as_deref().map(failed));
+    checks.extend(fp4.unwrap_or_default());
     if json {
         output::line(&as_json(ops.device(), &checks).to_string());
-    } else if failed == 0 {
-        output::line(&format!("All {} checks of {} agree with the CPU.", checks.len(), ops.device()));
     } else {
-        output::line(&format!(
-            "{failed} of {} checks of {} do not agree with the CPU. Models run on the CPU with --device cpu.",
-            checks.len(),
-            ops.device()
-        ));
+        output::line(&verdict(ops.device(), checks.len(), wrong, wrong_fp4));
     }
-    Ok(ExitCode::from(u8::from(failed > 0)))
+    Ok(ExitCode::from(u8::from(wrong + wrong_fp4.unwrap_or(0) > 0)))
+}
+
+/// What the table comes to; `wrong_fp4` is None where there are no FP4 tensor cores to test.
+fn verdict(device: &str, checks: usize, wrong: usize, wrong_fp4: Option<usize>) -> String {
+    match (wrong, wrong_fp4) {
+        (0, None) => format!(
+            "All {checks} checks of {device} agree with the CPU. It has no FP4 tensor cores for --fp4-activations."
+        ),
+        (0, Some(0)) => format!("All {checks} checks of {device} agree with the CPU."),
+        (0, Some(fp4)) => format!(
+            "{fp4} of {checks} checks of {device} do not agree with the CPU, all of them of the FP4 tensor cores. Models run as \
+             ever; --fp4-activations is not used."
+        ),
+        (wrong, fp4) => format!(
+            "{} of {checks} checks of {device} do not agree with the CPU. Models run on the CPU with --device cpu.",
+            wrong + fp4.unwrap_or(0)
+        ),
+    }
 }
 
 fn row(check: &Check) -> String {
@@ -96,6 +112,18 @@ mod tests {
             let error = run(args("cuda"), false).expect_err("no GPU here").to_string();
             assert!(error.starts_with("cuda: ") && error.contains("--device cpu"), "{error}");
         }
+    }
+
+    #[test]
+    fn fp4_tensor_cores_that_fail_are_told_from_a_device_that_fails() {
+        assert!(verdict("cuda", 40, 0, Some(0)).starts_with("All 40"));
+        assert!(verdict("cuda", 35, 0, None).contains("no FP4 tensor cores"));
+        let fp4 = verdict("cuda", 40, 0, Some(2));
+        assert!(
+            fp4.contains("2 of 40") && fp4.contains("--fp4-activations") && !fp4.contains("--device cpu"),
+            "{fp4}"
+        );
+        assert!(verdict("cuda", 40, 3, Some(2)).starts_with("5 of 40"));
     }
 
     #[test]

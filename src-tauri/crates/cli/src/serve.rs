@@ -80,6 +80,10 @@ pub struct Args {
     /// Read prompts in decode's arithmetic, for results that agree to the last bit.
     #[arg(long)]
     exact: bool,
+    /// Read prompts on the FP4 tensor cores of a GB10, with activations rounded to NVFP4 wherever weights are: faster, and
+    /// the answers change a little. Passes of 16 rows or fewer are computed as ever.
+    #[arg(long, conflicts_with = "exact")]
+    fp4_activations: bool,
 }
 
 /// Serves until it is told to stop.
@@ -210,6 +214,7 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
         max_requests: usize::from(args.max_requests),
         kv: args.kv,
         exact: args.exact,
+        fp4_activations: args.fp4_activations,
         chunk: usize::from(args.chunk),
         mtp_depth: args.mtp_depth,
         memory_reserve: args.memory_reserve.map(|gib| (gib * (1u64 << 30) as f64) as u64),

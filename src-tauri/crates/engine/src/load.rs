@@ -44,6 +44,8 @@ pub struct LoadRequest {
     pub kv: KvType,
     /// Prefill in decode's arithmetic.
     pub exact: bool,
+    /// Prefill on the FP4 tensor cores, with activations rounded to NVFP4, if the device has them and they pass their test.
+    pub fp4_activations: bool,
     /// Most rows of a pass: the chunk of prefill.
     pub chunk: usize,
     /// Tokens drafted per round by the model's MTP head, if it has one.
@@ -77,6 +79,13 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         tracing::error!(evidence = ?fault.evidence, "{} Computing on the CPU.", fault.message);
         ops = Device::Cpu.open(request.threads).map_err(device_fault)?.ops;
     }
+    let mut notices = Vec::new();
+    if request.fp4_activations
+        && let Err(fault) = switch_fp4_on(request, ops.as_ref(), board)
+    {
+        tracing::warn!(evidence = ?fault.evidence, "{fault}");
+        notices.push(fault);
+    }
     let checkpoint = match &request.folder {
         Some(folder) => Checkpoint::open(folder),
         None => Checkpoint::builtin(),
@@ -103,6 +112,8 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         device: ops.device().to_owned(),
         exact: options.exact,
         mtp_depth: spec.mtp.as_ref().map(|_| request.mtp_depth.to_string()),
+        fp4_activations: request.fp4_activations && notices.is_empty(),
+        notices,
     });
 
     let mut progress = |at: hearth_model::LoadProgress| {
@@ -129,6 +140,32 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
     Ok(Loaded { runner: model, depth: request.mtp_depth, served })
+}
+
+/// Lets prefill use the FP4 tensor cores.
+///
+/// # Errors
+/// Why it does without, which is no reason not to load.
+fn switch_fp4_on(request: &LoadRequest, ops: &dyn Ops, board: &Board) -> Result<(), Fault> {
+    if request.exact {
+        return Err(Fault::new(
+            "fp4_exact",
+            "Prompts are read in decode's arithmetic (--exact), which rounds no activations to NVFP4.",
+            "Leave out --exact or --fp4-activations.",
+        ));
+    }
+    if ops.device() == "cpu" {
+        return Err(Fault::new(
+            "fp4_unsupported",
+            "The CPU has no FP4 tensor cores, so prompts are read without them.",
+            "Leave --fp4-activations out; it is for the GB10 of the DGX Spark.",
+        ));
+    }
+    // The emulator's own tests prove it.
+    if ops.device() == "cuda" {
+        proof::require_fp4(ops, Scale::Full, proof::folder().as_deref(), &mut || board.beat())?;
+    }
+    ops.set_fp4_activations(true).map_err(device_fault)
 }
 
 fn device_fault(error: OpError) -> Fault {
@@ -313,6 +350,36 @@ mod tests {
     }
 
     #[test]
+    fn fp4_activations_that_cannot_be_had_are_told_and_those_of_the_emulated_device_are_on() {
+        let request = |device: &str, exact| LoadRequest {
+            folder: None,
+            id: None,
+            device: device.into(),
+            threads: Some(1),
+            context: Some(64),
+            max_requests: 1,
+            kv: KvType::Bf16,
+            exact,
+            fp4_activations: true,
+            chunk: 64,
+            mtp_depth: Depth::Auto,
+            memory_reserve: None,
+        };
+        let board = Board::default();
+        for (device, exact, code) in
+            [("cpu", false, "fp4_unsupported"), ("emulated", true, "fp4_exact"), ("emulated", false, "")]
+        {
+            let ops = device.parse::<Device>().and_then(|device| device.open(Some(1))).expect("it opens").ops;
+            let switched = switch_fp4_on(&request(device, exact), ops.as_ref(), &board);
+            assert_eq!(switched.map_or_else(|fault| fault.code, |()| String::new()), code, "{device}");
+        }
+        load(&request("cpu", false), &board).map(|_| ()).expect("it loads all the same");
+        let model = board.lock().model.clone().expect("it was told");
+        assert_eq!(model.notices.first().map(|notice| notice.code.as_str()), Some("fp4_unsupported"));
+        assert!(!model.fp4_activations);
+    }
+
+    #[test]
     fn a_folder_that_is_not_there_and_a_device_that_is_not_built_are_faults() {
         let request = LoadRequest {
             folder: Some("/nowhere/at/all".into()),
@@ -323,6 +390,7 @@ mod tests {
             max_requests: 1,
             kv: KvType::Bf16,
             exact: false,
+            fp4_activations: false,
             chunk: 64,
             mtp_depth: Depth::Auto,
             memory_reserve: None,

@@ -9,7 +9,7 @@ use std::{
 
 use hearth_kernels::{
     Ops,
-    selftest::{self, Outcome, Scale},
+    selftest::{self, Check, Outcome, Scale},
 };
 use serde_json::json;
 
@@ -33,19 +33,84 @@ pub fn require(
     beat: &mut dyn FnMut(),
 ) -> Result<(), Fault> {
     let identity = ops.identity();
-    let mark = folder.map(|folder| folder.join(format!("{}.json", name_of(&identity))));
-    if mark.as_ref().is_some_and(|mark| remembered(mark, &identity)) {
-        return Ok(());
+    prove(&identity, folder, &mut || selftest::run(ops, scale, &mut |_, _| beat()).map(Some))?.map_err(
+        |wrong| {
+            Fault::new(
+                "device_selftest_failed",
+                format!(
+                    "{identity} fails {} of {} checks against the CPU.",
+                    wrong.failed.len(),
+                    wrong.checks
+                ),
+                "Run with --device cpu, and report the output of `hearth selftest`.",
+            )
+            .with_evidence(wrong.failed.join("\n"))
+        },
+    )
+}
+
+/// The same for products with rows rounded to NVFP4, which are switched off afterwards.
+///
+/// # Errors
+/// `fp4_unsupported`: the device has no FP4 tensor cores. `fp4_selftest_failed`: they disagreed with the CPU. In both cases the
+/// device is as good as before for everything else.
+pub fn require_fp4(
+    ops: &dyn Ops,
+    scale: Scale,
+    folder: Option<&Path>,
+    beat: &mut dyn FnMut(),
+) -> Result<(), Fault> {
+    let identity = ops.identity();
+    ops.set_fp4_activations(true).and_then(|()| ops.set_fp4_activations(false)).map_err(|_| {
+        Fault::new(
+            "fp4_unsupported",
+            format!(
+                "{identity} has no FP4 tensor cores that Hearth knows, so prompts are read without them."
+            ),
+            "Leave --fp4-activations out; it is for the GB10 of the DGX Spark.",
+        )
+    })?;
+    let of_fp4 = format!("{identity}, NVFP4 activations");
+    prove(&of_fp4, folder, &mut || selftest::run_fp4(ops, scale, &mut |_, _| beat()))?.map_err(|wrong| {
+        Fault::new(
+            "fp4_selftest_failed",
+            format!(
+                "The FP4 tensor cores of {identity} fail {} of {} checks against the CPU, so prompts are read without them.",
+                wrong.failed.len(),
+                wrong.checks
+            ),
+            "Report the output of `hearth selftest`; everything else works as without --fp4-activations.",
+        )
+        .with_evidence(wrong.failed.join("\n"))
+    })
+}
+
+/// What disagreed with the CPU, a line each, of how many checks.
+struct Wrong {
+    failed: Vec<String>,
+    checks: usize,
+}
+
+/// Runs the checks unless `folder` remembers that they passed under this identity; remembers them if they do.
+fn prove(
+    identity: &str,
+    folder: Option<&Path>,
+    run: &mut dyn FnMut() -> hearth_kernels::Result<Option<Vec<Check>>>,
+) -> Result<Result<(), Wrong>, Fault> {
+    let mark = folder.map(|folder| folder.join(format!("{}.json", name_of(identity))));
+    if mark.as_ref().is_some_and(|mark| remembered(mark, identity)) {
+        return Ok(Ok(()));
     }
-    tracing::info!(%identity, "first use of this device: holding every op against the CPU");
-    let checks = selftest::run(ops, scale, &mut |_, _| beat()).map_err(|error| {
+    tracing::info!(%identity, "first use: holding every op against the CPU");
+    let checks = run().map_err(|error| {
         Fault::new(
             "device_failed",
             format!("The self-test cannot run: {error}."),
             "Free some memory and try again.",
         )
     })?;
-    let wrong: Vec<String> = checks
+    let checks = checks.unwrap_or_default();
+    let failed: Vec<String> = checks
         .iter()
         .filter(|check| !check.passed())
         .map(|check| match &check.outcome {
@@ -56,21 +121,16 @@ pub fn require(
             ),
         })
         .collect();
-    if !wrong.is_empty() {
-        return Err(Fault::new(
-            "device_selftest_failed",
-            format!("{identity} fails {} of {} checks against the CPU.", wrong.len(), checks.len()),
-            "Run with --device cpu, and report the output of `hearth selftest`.",
-        )
-        .with_evidence(wrong.join("\n")));
+    if !failed.is_empty() {
+        return Ok(Err(Wrong { failed, checks: checks.len() }));
     }
     if let Some(mark) = mark {
         // Not remembered is tested again: slower, not wrong.
-        if let Err(error) = remember(&mark, &identity, checks.len()) {
+        if let Err(error) = remember(&mark, identity, checks.len()) {
             tracing::warn!(%error, mark = %mark.display(), "the passed self-test cannot be remembered");
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// A file name for a device.
@@ -100,6 +160,55 @@ fn remember(mark: &Path, identity: &str, checks: usize) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use hearth_kernels::Device;
+
+    #[test]
+    fn fp4_tensor_cores_are_tested_by_themselves_and_remembered_apart() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("selftest");
+        let ops = Device::Emulated.open(None).expect("the emulator").ops;
+        let mut beats = 0;
+        let run =
+            |beats: &mut usize| require_fp4(ops.as_ref(), Scale::Small, Some(&folder), &mut || *beats += 1);
+        run(&mut beats).expect("the kernels are right");
+        let first = beats;
+        assert!(first >= 4, "{first} checks");
+        run(&mut beats).expect("remembered");
+        assert_eq!(beats, first, "nothing was tested again");
+        let whole = require(ops.as_ref(), Scale::Small, Some(&folder), &mut || beats += 1);
+        whole.expect("the kernels are right");
+        assert!(beats > first + 20, "the mark of one family does not stand for the device");
+    }
+
+    #[test]
+    fn checks_that_fail_are_named_and_not_remembered() {
+        let home = tempfile::tempdir().expect("a folder");
+        let check = |outcome| Check {
+            op: "linear",
+            case: "nvfp4 rows",
+            error: 0.5,
+            bound: 2e-3,
+            seconds: 0.0,
+            outcome,
+        };
+        let mut runs = 0;
+        for _ in 0..2 {
+            let proved = prove("a GPU", Some(home.path()), &mut || {
+                runs += 1;
+                Ok(Some(vec![
+                    check(Outcome::Wrong),
+                    check(Outcome::Right),
+                    check(Outcome::Failed("fault".into())),
+                ]))
+            });
+            let wrong = proved.expect("it ran").expect_err("two failed");
+            assert_eq!(wrong.checks, 3);
+            assert_eq!(
+                wrong.failed,
+                ["linear (nvfp4 rows): off by 5.0e-1, allowed 2.0e-3", "linear (nvfp4 rows): fault"]
+            );
+        }
+        assert_eq!(runs, 2);
+    }
 
     #[test]
     fn a_device_is_tested_once_and_again_when_it_is_another() {

@@ -88,6 +88,10 @@ pub struct EngineModel {
     pub exact: bool,
     /// Most tokens drafted per round: `auto`, or a number; null for a model that drafts none.
     pub mtp_depth: Option<String>,
+    /// Prefill rounds activations to NVFP4 for the FP4 tensor cores.
+    pub fp4_activations: bool,
+    /// What was asked for and is done without, each with the reason.
+    pub notices: Vec<Fault>,
 }
 
 /// What the engine allocated, bytes.

@@ -23,4 +23,8 @@ kv: string,
 /**
  * Prefill in decode's arithmetic.
  */
-exact: boolean, };
+exact: boolean, 
+/**
+ * Prefill on the FP4 tensor cores of a GB10, with activations rounded to NVFP4; not with `exact`.
+ */
+fp4_activations: boolean, };

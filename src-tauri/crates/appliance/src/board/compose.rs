@@ -162,6 +162,12 @@ impl Present<'_> {
                 ),
             });
         }
+        let of_engine = self.view.status.iter().filter_map(|status| status.model.as_ref());
+        notices.extend(of_engine.flat_map(|model| &model.notices).map(|fault| Notice {
+            code: fault.code.clone(),
+            level: "warning".into(),
+            text: fault.to_string(),
+        }));
         notices
     }
 }

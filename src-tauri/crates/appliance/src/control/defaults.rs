@@ -10,6 +10,7 @@ impl Default for Profile {
             max_requests: 4,
             kv: "bf16".into(),
             exact: false,
+            fp4_activations: false,
         }
     }
 }

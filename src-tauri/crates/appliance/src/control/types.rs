@@ -37,6 +37,8 @@ pub struct Profile {
     pub kv: String,
     /// Prefill in decode's arithmetic.
     pub exact: bool,
+    /// Prefill on the FP4 tensor cores of a GB10, with activations rounded to NVFP4; not with `exact`.
+    pub fp4_activations: bool,
 }
 
 /// What the engine is doing, in the words of the dashboard.

@@ -59,6 +59,8 @@ impl EngineProcess {
         }
         if profile.exact {
             command.arg("--exact");
+        } else if profile.fp4_activations {
+            command.arg("--fp4-activations");
         }
         command.arg("--").arg(&profile.model);
         command.env(KEEPER, std::process::id().to_string()).process_group(0);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use hearth_kernels::{
     Device, Ops,
     cpu::{
@@ -33,6 +33,8 @@ pub struct Plan {
     pub repeat: usize,
     /// Element type of the KV cache.
     pub kv: KvType,
+    /// Prefill on the FP4 tensor cores.
+    pub fp4_activations: bool,
     /// Threads; None: all.
     pub threads: Option<usize>,
     /// SIMD level.
@@ -93,11 +95,15 @@ pub fn budget(source: &dyn WeightSource, formats: &dyn Formats, plan: &Plan) -> 
 pub fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Ops>> {
     if plan.device != Device::Cpu {
         match Device::Cuda.open(None) {
-            Ok(opened) => return Ok(opened.ops),
+            Ok(opened) => {
+                opened.ops.set_fp4_activations(plan.fp4_activations)?;
+                return Ok(opened.ops);
+            }
             Err(error) if plan.device == Device::Cuda => return Err(error.into()),
             Err(_) => {}
         }
     }
+    ensure!(!plan.fp4_activations, "the CPU has no FP4 tensor cores to measure; leave out --fp4-activations");
     Ok(Arc::new(Cpu::with_simd(plan.threads, plan.simd).context("the CPU backend could not start")?))
 }
 

@@ -33,6 +33,12 @@ impl Report {
         self.speed.bytes_per_step as f64 / self.speed.step / self.roof.best
     }
 
+    /// The device, and whether it read prompts on its FP4 tensor cores.
+    fn device(&self) -> String {
+        let fp4 = if self.plan.fp4_activations { " with NVFP4 activations" } else { "" };
+        format!("{}{fp4}", self.speed.device)
+    }
+
     /// For people.
     pub fn text(&self) -> String {
         let Report { model, plan, budget, roof, speed } = self;
@@ -46,7 +52,7 @@ impl Report {
             if speed.device == "cpu" {
                 format!("{} threads with {}", speed.threads, plan.simd.name())
             } else {
-                speed.device.to_owned()
+                self.device()
             },
             speed.prefill,
             plan.prompt,
@@ -67,7 +73,7 @@ impl Report {
             "commit": machine::commit(),
             "machine": {
                 "processor": machine::processor(), "threads": speed.threads, "simd": plan.simd.name(),
-                "device": speed.device,
+                "device": speed.device, "fp4_activations": plan.fp4_activations,
                 "load_average": machine::load_average(),
             },
             "weights": { "planned": budget.weights.total(), "held": speed.weights, "load_seconds": speed.load },
@@ -91,7 +97,7 @@ impl Report {
             ("commit", machine::commit().unwrap_or_else(dash)),
             ("processor", machine::processor().unwrap_or_else(dash)),
             ("threads", speed.threads.to_string()),
-            ("simd", if speed.device == "cpu" { plan.simd.name() } else { speed.device }.to_owned()),
+            ("simd", if speed.device == "cpu" { plan.simd.name().to_owned() } else { self.device() }),
             ("model", model.replace(',', " ")),
             ("kv", plan.kv_name().to_owned()),
             ("context", plan.prompt.to_string()),
