@@ -349,4 +349,3 @@ LINEAR_DECODE_ROWS(mixed, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 3, 2)
     }
 LINEAR_CONV(4, 1, 3)
 LINEAR_CONV(8, 2, 2)
-LINEAR_CONV(16, 4, 2)

@@ -52,8 +52,9 @@ template <u32 ONLY> MOE_FN void gate_up(const MoeGateUp& args) {
     SHARED(uint4, known, KNOWN * (sizeof(Matrix) / 16));
     const u32 tile = blockIdx.x, mine = blockIdx.y;
     const int warp = static_cast<int>(threadIdx.x / 32), lane = static_cast<int>(threadIdx.x % 32);
-    // Which experts it will be is not known yet; so all descriptions are brought before the route is waited for.
-    const bool all_known = args.experts <= KNOWN;
+    // Which experts it will be is not known yet; so all descriptions are brought before the route is waited for. Not for
+    // several rows: most of their blocks leave at once.
+    const bool all_known = args.experts <= KNOWN && args.pairs == args.slots;
     if (all_known) {
         const u8* table = reinterpret_cast<const u8*>(args.table);
         for (u32 i = threadIdx.x; i < args.experts * (sizeof(Matrix) / 16); i += 32 * GATE_UP_WARPS)

@@ -95,8 +95,8 @@ macro_rules! kernels {
     };
 }
 
-/// The kernels that convolve what they stored, for up to 4, 8 and 16 rows.
-const CONVOLVING: [&str; 3] = ["linear_mixed_conv_4", "linear_mixed_conv_8", "linear_mixed_conv_16"];
+/// The kernels that convolve what they stored, for up to 4 and 8 rows.
+const CONVOLVING: [&str; 2] = ["linear_mixed_conv_4", "linear_mixed_conv_8"];
 
 /// The kernels of a launch, and how many blocks of each their registers let a multiprocessor hold.
 fn kernels(formats: impl Iterator<Item = WeightFormat> + Clone) -> ([&'static str; 5], [usize; 5]) {
@@ -148,10 +148,13 @@ fn room(limit: usize, t: usize, k_tiles: usize) -> Room {
     if shared_bytes(1 << size, slots, t) <= limit { Room { size, slots } } else { Room { size: 3, slots: 1 } }
 }
 
-/// Whether the products of `t` rows with weights of these formats can be convolved in the same launch.
+/// Most rows that a thread convolves one after the other; for more a launch of its own is faster.
+const CONVOLVED: usize = 8;
+
+/// Whether the products of `t` rows with weights of these formats are convolved in the same launch.
 fn convolves(cuda: &Cuda, t: usize, k_tiles: usize, formats: &[WeightFormat]) -> bool {
     let mixed = formats.iter().any(|format| *format != formats[0]) && !formats.contains(&WeightFormat::F32);
-    mixed && (1..=DECODE_ROWS).contains(&t) && room(cuda.properties().shared as usize, t, k_tiles).size < 3
+    mixed && (1..=CONVOLVED).contains(&t) && room(cuda.properties().shared as usize, t, k_tiles).size < 3
 }
 
 /// Products of at most 16 rows. All weights are `input.cols` wide.

@@ -2,8 +2,8 @@
 //! loop over what the rounding leaves (tight) and over the numbers themselves (what the option costs).
 
 use super::bench::{
-    Backend, Kind, Matrix, Rng, close, devices, emulated, emulated_with, magnitudes, norm, pass, poisoned,
-    product, read, same, sigmoid, tensor, wide, within,
+    self, Backend, Kind, Matrix, Rng, close, emulated_with, magnitudes, norm, pass, poisoned, product, read,
+    same, sigmoid, tensor, wide, within,
 };
 use hearth_kernels::cpu::Cpu;
 use hearth_kernels::cuda::Cuda;
@@ -17,6 +17,18 @@ const SUMS: f64 = 1e-6;
 
 fn cpu() -> Backend {
     Backend { name: "cpu".into(), ops: Box::new(Cpu::new(Some(1)).unwrap()) }
+}
+
+/// Those devices that have the instruction: a GPU of another kind has not.
+fn devices() -> Vec<Backend> {
+    let has = |device: &Backend| {
+        device.set_fp4_activations(true).and_then(|()| device.set_fp4_activations(false)).is_ok()
+    };
+    bench::devices().into_iter().filter(has).collect()
+}
+
+fn emulated() -> Vec<Backend> {
+    devices().into_iter().take(1).collect()
 }
 
 fn switched_on(device: Backend) -> Backend {
