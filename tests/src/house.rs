@@ -160,6 +160,11 @@ impl House<'_> {
         self.wait_for("serving")
     }
 
+    /// Process id of the appliance.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Engine processes of this appliance.
     pub fn engines(&self) -> Vec<u32> {
         children_of(self.child.id()).into_iter().filter(|pid| command_line(*pid).contains("--uds")).collect()
