@@ -154,11 +154,11 @@ fn install(args: InstallArgs, json: bool) -> Result<ExitCode, ServiceError> {
     }
     let existed = scope.installed()?.is_some();
     let unit = unit_for(&args.unit)?;
+    // Asked first, so that nothing is written where no systemd would read it.
+    scope.run(&["show-environment"])?;
     if let Some((account, writes)) = &unit.system {
         writes.iter().try_for_each(|folder| account::make_folder(folder, account))?;
     }
-    // Asked first, so that nothing is written where no systemd would read it.
-    scope.run(&["show-environment"])?;
     let path = scope.path()?;
     write(&path, &unit.text())?;
     scope.run(&["daemon-reload"])?;
