@@ -21,9 +21,12 @@ use crate::{
     board::{Board, BoardOptions},
     chats::Chats,
     control::{
-        Control, guard,
+        Control,
+        doctor::Surgery,
+        guard,
         types::{Endpoint, Notice, Settings},
     },
+    doctor::Doctor,
     gateway::{Gateway, Limits},
     history::History,
     last_good,
@@ -115,7 +118,7 @@ impl Appliance {
         let start_now = options.start.unwrap_or(settings.start_engine);
         let profile = settings.profile.clone();
         let settings = Arc::new(watch::Sender::new(settings));
-        let roof = roof::watch(program, places.state.clone());
+        let roof = roof::watch(program.clone(), places.state.clone());
         let board = Board::start(BoardOptions {
             supervisor: supervisor.clone(),
             history,
@@ -134,6 +137,7 @@ impl Appliance {
             settings_file: places.settings(),
             token: token.clone(),
             roof,
+            surgery: Surgery::new(Doctor { places: places.clone(), program }),
             ending: end,
         };
         let pages = Pages::find();

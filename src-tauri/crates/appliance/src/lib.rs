@@ -4,6 +4,7 @@ mod appliance;
 mod board;
 pub mod chats;
 pub mod control;
+pub mod doctor;
 mod error;
 mod gateway;
 mod history;

@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod bandwidth;
 mod bench;
+mod doctor;
 mod keeper;
 mod list;
 mod logits;
@@ -49,6 +50,8 @@ enum Command {
     List(list::Args),
     /// Measure how fast this machine runs a model.
     Bench(bench::Args),
+    /// Look at driver, memory, heat, disk and keys, and say what to put right.
+    Doctor(doctor::Args),
     /// Hold every op of the GPU against the CPU.
     Selftest(selftest::Args),
     /// Run Hearth as a systemd service.
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Bandwidth(args) => bandwidth::run(args, cli.json),
         Command::List(args) => list::run(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
+        Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Selftest(args) => selftest::run(args, cli.json),
         Command::Service(args) => service::run(args, cli.json),
         Command::Completions(args) => manual::completions(args, Cli::command()),

@@ -3,8 +3,12 @@
 
 use std::fs;
 
+use serde::{Deserialize, Serialize};
+
+use crate::doctor::Swap;
+
 /// Host memory, bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostMemory {
     /// MemTotal.
     pub total: u64,
@@ -30,20 +34,28 @@ impl HostMemory {
         self.total - self.available
     }
 
-    fn parse(text: &str) -> Option<HostMemory> {
-        let field = |name: &str| -> Option<u64> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-            let mut words = line.split_ascii_whitespace();
-            let kib: u64 = words.next()?.parse().ok()?;
-            (words.next() == Some("kB")).then_some(())?;
-            kib.checked_mul(1024)
-        };
-        let (total, free) = (field("MemTotal")?, field("MemFree")?);
+    pub(crate) fn parse(text: &str) -> Option<HostMemory> {
+        let (total, free) = (field(text, "MemTotal")?, field(text, "MemFree")?);
         // The kernel's estimate can be off by its own low-water marks; the order free <= available <= total is kept for the bar.
         let free = free.min(total);
-        let available = field("MemAvailable")?.clamp(free, total);
+        let available = field(text, "MemAvailable")?.clamp(free, total);
         Some(HostMemory { total, free, available })
     }
+}
+
+/// Swap space in the text of /proc/meminfo.
+pub(crate) fn swap(text: &str) -> Option<Swap> {
+    let (total, free) = (field(text, "SwapTotal")?, field(text, "SwapFree")?);
+    Some(Swap { total, used: total.saturating_sub(free) })
+}
+
+/// A line `Name:  123 kB`, in bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    let mut words = line.split_ascii_whitespace();
+    let kib: u64 = words.next()?.parse().ok()?;
+    (words.next() == Some("kB")).then_some(())?;
+    kib.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -66,6 +78,14 @@ mod tests {
         assert_eq!(HostMemory::parse("MemTotal: 5 kB\nMemFree: 1 kB\n"), None);
         assert_eq!(HostMemory::parse("MemTotal: x kB\nMemFree: 1 kB\nMemAvailable: 2 kB\n"), None);
         assert_eq!(HostMemory::parse(""), None);
+    }
+
+    #[test]
+    fn swap_is_read_apart_and_may_be_none_at_all() {
+        let text = "SwapTotal: 16777212 kB\nSwapFree: 15728636 kB\n";
+        assert_eq!(swap(text), Some(Swap { total: 16_777_212 * 1024, used: 1_048_576 * 1024 }));
+        assert_eq!(swap("SwapTotal: 0 kB\nSwapFree: 0 kB\n"), Some(Swap { total: 0, used: 0 }));
+        assert_eq!(swap(SPARK), None);
     }
 
     #[test]

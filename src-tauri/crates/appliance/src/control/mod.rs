@@ -3,6 +3,7 @@
 mod calls;
 mod chats;
 mod defaults;
+pub(crate) mod doctor;
 mod events;
 pub(crate) mod guard;
 pub mod types;
@@ -17,7 +18,7 @@ use axum::{
 };
 use tokio::sync::watch;
 
-use self::types::Settings;
+use self::{doctor::Surgery, types::Settings};
 use crate::{board::Board, chats::Chats, supervisor::Supervisor, token::Token};
 
 /// Largest body of a control message.
@@ -35,6 +36,7 @@ pub(crate) struct Control {
     pub settings_file: PathBuf,
     pub token: Token,
     pub roof: watch::Receiver<Option<f64>>,
+    pub surgery: Surgery,
     /// Turns true when the appliance ends; event streams end with it.
     pub ending: watch::Receiver<bool>,
 }
@@ -62,6 +64,9 @@ impl Control {
                     .delete(chats::remove)
                     .layer(DefaultBodyLimit::max(CHAT_LIMIT)),
             )
+            .route("/api/doctor", get(doctor::examine))
+            .route("/api/doctor/report", get(doctor::report))
+            .route("/api/doctor/fix", post(doctor::fix))
             .route("/api/{*rest}", axum::routing::any(calls::unknown))
             .method_not_allowed_fallback(calls::wrong_method)
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
