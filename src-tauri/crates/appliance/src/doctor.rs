@@ -13,7 +13,7 @@ use std::{
 use hearth_hub::HubCache;
 use hearth_monitor::{
     DriverLibrary, GpuProbe, Host,
-    doctor::{self as checks, FixAction, Check, CheckState, CudaAttempt, Facts, Redactor, Scope},
+    doctor::{self as checks, Check, CheckState, CudaAttempt, Facts, FixAction, Redactor, Scope},
 };
 use serde::{Deserialize, Serialize};
 use tokio::{process::Command, time::timeout};

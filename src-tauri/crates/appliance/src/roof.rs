@@ -20,6 +20,9 @@ struct Measured {
     cpu: String,
     cores: u32,
     bytes_per_s: f64,
+    /// What read: `cpu` or `cuda`. A GPU that came later has another roof.
+    #[serde(default)]
+    device: String,
     /// The boot in which it was measured.
     boot_id: Option<String>,
 }
@@ -28,6 +31,7 @@ struct Measured {
 #[derive(Debug, Deserialize)]
 struct Printed {
     gb_s: f64,
+    device: String,
 }
 
 /// The roof in bytes per second; null until it is known. Measuring starts in the background if it must.
@@ -44,8 +48,8 @@ pub(crate) fn watch(program: PathBuf, state: PathBuf) -> watch::Receiver<Option<
     let kept = fs::read(&file).ok().and_then(|bytes| serde_json::from_slice::<Measured>(&bytes).ok());
     let kept =
         kept.filter(|kept| kept.cpu == host.cpu && kept.cores == host.cores && sound(kept.bytes_per_s));
-    let best = kept.as_ref().map(|kept| kept.bytes_per_s);
-    tell.send_replace(best);
+    let best = kept.as_ref().map(|kept| (kept.device.clone(), kept.bytes_per_s));
+    tell.send_replace(best.as_ref().map(|(_, bytes)| *bytes));
     if kept.is_some_and(|kept| kept.boot_id.is_some() && kept.boot_id == host.boot_id) {
         return roof;
     }
@@ -55,13 +59,16 @@ pub(crate) fn watch(program: PathBuf, state: PathBuf) -> watch::Receiver<Option<
         let Ok(Ok(output)) = timeout(LIMIT, command.output()).await else { return };
         let printed =
             serde_json::from_slice::<Printed>(&output.stdout).ok().filter(|_| output.status.success());
-        let Some(bytes_per_s) = printed.map(|printed| printed.gb_s * 1e9).filter(|bytes| sound(*bytes))
+        let Some((device, bytes_per_s)) =
+            printed.map(|printed| (printed.device, printed.gb_s * 1e9)).filter(|(_, bytes)| sound(*bytes))
         else {
             tracing::info!("the read bandwidth of this machine is not known");
             return;
         };
-        let bytes_per_s = bytes_per_s.max(best.unwrap_or(0.0));
-        let measured = Measured { cpu: host.cpu, cores: host.cores, bytes_per_s, boot_id: host.boot_id };
+        let same = best.filter(|(kept, _)| *kept == device || kept.is_empty());
+        let bytes_per_s = same.map_or(bytes_per_s, |(_, best)| bytes_per_s.max(best));
+        let measured =
+            Measured { cpu: host.cpu, cores: host.cores, bytes_per_s, device, boot_id: host.boot_id };
         if let Ok(bytes) = serde_json::to_vec(&measured)
             && let Err(error) = write_whole(&file, &bytes)
         {

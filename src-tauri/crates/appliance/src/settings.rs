@@ -74,6 +74,17 @@ impl Settings {
         if !["system", "light", "dark"].contains(&self.theme.as_str()) {
             return bad("theme", format!("{:?} is not one of system, light, dark", self.theme));
         }
+        if let Some(prices) = &self.prices {
+            let sound = |price: f64| price.is_finite() && (0.0..=1e6).contains(&price);
+            let all = [prices.input, prices.cached_input, prices.output, prices.kwh.unwrap_or(0.0)];
+            if !all.into_iter().all(sound) {
+                return bad("prices", "expected amounts of zero or more".into());
+            }
+            let currency = prices.currency.trim();
+            if currency.is_empty() || currency.chars().count() > 8 {
+                return bad("prices", format!("{currency:?} is not a currency such as USD"));
+            }
+        }
         self.profile.check()
     }
 }
@@ -159,6 +170,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("settings.toml");
         let mut settings = Settings { port: 9001, memory_reserve: Some(1e9), ..Settings::default() };
+        settings.prices = Some(crate::control::types::Prices {
+            currency: "EUR".into(),
+            input: 0.15,
+            cached_input: 0.075,
+            output: 0.6,
+            kwh: None,
+        });
         settings.profile.context = Some(4096);
         settings.write(&path).unwrap();
         assert_eq!(Settings::read(&path).unwrap(), settings);
@@ -179,6 +197,8 @@ mod tests {
             (b"port = 70000\n", "line 1", "port"),
             (b"[profile]\nkv = \"bf16\"\nmax_requests = 0\n", "line 3", "profile.max_requests"),
             (b"theme = \"pink\"\n", "line 1", "theme"),
+            (b"[prices]\ncurrency = \"EUR\"\ninput = -1\ncached_input = 0\noutput = 1\n", "line 1", "prices"),
+            (b"[prices]\ncurrency = \"\"\ninput = 1\ncached_input = 0\noutput = 1\n", "line 1", "currency"),
             (b"port = 9000\nhost = \"0.0.0.0\"\n", "line 2", "access key"),
             (b"port = 9000\nmemory_reserve = nan\n", "line 2", "memory_reserve"),
             (b"port = 9000\nhost = \"\xff\"\n", "line 2", "UTF-8"),

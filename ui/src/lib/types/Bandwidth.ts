@@ -18,14 +18,18 @@ bytes_per_step: number | null,
  */
 steps_per_s: number | null, 
 /**
- * Always estimated until a counter answers.
+ * `measured` if the GPU counts its traffic itself, else `estimated`.
  */
 source: Source, 
+/**
+ * Share 0..1 of the bus's peak, counted by the GPU; null where it does not count or nobody looks.
+ */
+counted: number | null, 
 /**
  * Read bandwidth measured on this machine, GB/s.
  */
 roof_gb_s: number | null, 
 /**
- * Data-sheet bandwidth, GB/s, if this machine is known (GB10: 273).
+ * Peak of the memory bus, GB/s, if it is known (GB10: 273).
  */
 nominal_gb_s: number | null, };

@@ -21,10 +21,22 @@ utilisation: number | null,
  */
 power_w: number | null, 
 /**
+ * Watts at which the driver holds the clock down.
+ */
+power_limit_w: number | null, 
+/**
  * Celsius.
  */
 temperature_c: number | null, 
 /**
  * MHz.
  */
-sm_clock_mhz: number | null, };
+sm_clock_mhz: number | null, 
+/**
+ * MHz, the most this device reaches.
+ */
+sm_clock_most_mhz: number | null, 
+/**
+ * Why the clock is held down; empty if it is not, null if the device does not tell.
+ */
+held_by: Array<string> | null, };

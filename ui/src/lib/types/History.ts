@@ -22,13 +22,29 @@ decode_tok_s: Array<number | null>,
  */
 prefill_tok_s: Array<number | null>, 
 /**
- * GB/s, estimated.
+ * GB/s, measured or estimated.
  */
 bandwidth_gb_s: Array<number | null>, 
 /**
  * Memory in use (everything but free and reclaimable), bytes.
  */
 memory_bytes: Array<number | null>, 
+/**
+ * Watts of the GPU.
+ */
+power_w: Array<number | null>, 
+/**
+ * Celsius of the GPU, or of the processor without one.
+ */
+temperature_c: Array<number | null>, 
+/**
+ * MHz of the GPU, or of the processor without one.
+ */
+clock_mhz: Array<number | null>, 
+/**
+ * Tokens per round of drafting.
+ */
+tokens_per_round: Array<number | null>, 
 /**
  * Marks on the time axis.
  */

@@ -9,7 +9,7 @@ export type HistoryEvent = {
  */
 t_ms: number, 
 /**
- * `started`, `stopped`, `crashed`.
+ * `started`, `stopped`, `crashed`, `degraded`, `long_prompt`.
  */
 kind: string, 
 /**

@@ -6,7 +6,8 @@ import type { Source } from "./Source";
  */
 export type MemoryPart = { 
 /**
- * `weights`, `kv_used`, `kv_reserved`, `state`, `scratch`, `other`, `cache` (reclaimable), `free`.
+ * `weights`, `kv_used`, `kv_reserved`, `state`, `scratch`, `context` (what CUDA itself takes), `other`, `cache` (reclaimable),
+ * `free`.
  */
 kind: string, 
 /**

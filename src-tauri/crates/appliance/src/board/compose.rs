@@ -3,22 +3,19 @@
 use std::{collections::VecDeque, time::Duration, time::Instant};
 
 use hearth_engine::status::{Fault, RequestPhase};
-use hearth_monitor::{GpuReading, Host, HostMemory};
+use hearth_monitor::{CpuReading, GpuReading, Host, HostMemory, Share, doctor};
 
 use super::{
-    memory::{bar, reserve},
+    memory::{Pool, bar, reserve},
     meter::Rates,
 };
 use crate::{
     control::types::{
-        ActiveRequest, Bandwidth, Endpoint, EngineState, Gpu, Machine, ModelCard, Notice, Profile, Settings,
-        Snapshot, Source, Throughput,
+        ActiveRequest, Bandwidth, CpuNow, Endpoint, EngineState, Gpu, Machine, MemoryHolder, ModelCard,
+        Notice, Profile, Settings, Snapshot, Source, Throughput,
     },
     supervisor::{EngineView, now_ms},
 };
-
-/// Data-sheet bandwidth of the GB10's memory (LPDDR5X, 256 bit at 8533 MT/s).
-const GB10_GB_S: f64 = 273.0;
 
 /// Requests behind the median time to first token.
 const RECENT: usize = 20;
@@ -59,6 +56,15 @@ pub(super) struct Present<'a> {
     pub recent: &'a Recent,
     pub host: &'a Host,
     pub gpu: Option<&'a GpuReading>,
+    pub cpu: CpuReading,
+    /// Share of the memory bus's peak, counted by the GPU.
+    pub bus_share: Option<f64>,
+    /// GPU memory of the engine's process.
+    pub engine_on_gpu: Option<u64>,
+    /// The largest programs but Hearth.
+    pub largest: &'a [Share],
+    /// Clocks of a GPU whose power is capped by its supply.
+    pub capped: Option<(f64, f64)>,
     pub endpoint: &'a Endpoint,
     pub notices: &'a [Notice],
     pub roof: Option<f64>,
@@ -67,19 +73,28 @@ pub(super) struct Present<'a> {
 
 impl Present<'_> {
     pub(super) fn snapshot(self) -> Snapshot {
-        let memory_now = HostMemory::read();
+        let host_memory = HostMemory::read();
         let status = self.view.status.as_deref();
         let engine_memory = status.and_then(|status| status.memory.as_ref());
-        let reserve = reserve(self.settings.memory_reserve, memory_now.as_ref());
-        let state = self.state(memory_now.as_ref(), reserve);
-        let gb10 = self.gpu.is_some_and(|gpu| gpu.name.contains("GB10"));
+        let pool = self.pool(host_memory);
+        let reserve = match pool {
+            Pool::Gpu(_) => 0.0,
+            _ => reserve(self.settings.memory_reserve, host_memory.as_ref()),
+        };
+        let state = self.state(host_memory.as_ref().filter(|_| !matches!(pool, Pool::Gpu(_))), reserve);
         let rates = self.rates;
+        let mut memory = bar(pool, engine_memory, self.engine_on_gpu, reserve);
+        memory.others = self
+            .largest
+            .iter()
+            .map(|one| MemoryHolder { name: one.name.clone(), bytes: one.bytes as f64 })
+            .collect();
         Snapshot {
             time_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").into(),
             uptime_s: self.uptime.as_secs_f64(),
             state,
-            memory: bar(memory_now.as_ref(), engine_memory, reserve),
+            memory,
             throughput: Throughput {
                 decode_tok_s: rates.decode_tok_s,
                 prefill_tok_s: rates.prefill_tok_s,
@@ -88,20 +103,19 @@ impl Present<'_> {
                 running: status.map_or(0, |status| status.running),
                 queued: status.map_or(0, |status| status.queued),
             },
-            bandwidth: Bandwidth {
-                gb_s: rates.bytes_per_s.map(|bytes| bytes / 1e9),
-                bytes_per_step: rates.bytes_per_step,
-                steps_per_s: rates.steps_per_s,
-                source: Source::Estimated,
-                roof_gb_s: self.roof.map(|bytes| bytes / 1e9),
-                nominal_gb_s: gb10.then_some(GB10_GB_S),
-            },
+            bandwidth: self.bandwidth(),
             machine: Machine {
                 name: self.host.name.clone(),
                 cpu: self.host.cpu.clone(),
                 cores: self.host.cores,
                 gpu: self.gpu.map(gpu),
+                cpu_now: self.gpu.is_none().then_some(CpuNow {
+                    busy: self.cpu.busy,
+                    temperature_c: self.cpu.temperature_c,
+                    clock_mhz: self.cpu.clock_mhz,
+                }),
             },
+            drafts: None,
             active: self.active(),
             notices: self.notices(),
             profile: self.profile,
@@ -110,8 +124,73 @@ impl Present<'_> {
         }
     }
 
+    /// Where the model lives: in the GPU's own memory if the engine computes there, or would.
+    fn pool(&self, host: Option<HostMemory>) -> Pool {
+        let own = self.gpu.filter(|_| self.on_gpu()).and_then(|gpu| gpu.memory);
+        match own {
+            Some(memory) => Pool::Gpu(memory),
+            None if self.gpu.is_some_and(GpuReading::is_gb10) => Pool::Unified(host),
+            None => Pool::Host(host),
+        }
+    }
+
+    /// True if the engine computes on the GPU; without an engine, if it would.
+    fn on_gpu(&self) -> bool {
+        let engine = self.view.status.as_ref().and_then(|status| status.model.as_ref());
+        match engine {
+            Some(model) => model.device == "cuda",
+            None => self.gpu.is_some_and(GpuReading::runs_hearth),
+        }
+    }
+
+    /// Measured where the GPU counts its own traffic, estimated from the engine's counters elsewhere; nothing outside decode.
+    fn bandwidth(&self) -> Bandwidth {
+        let rates = self.rates;
+        let nominal_gb_s =
+            self.gpu.filter(|gpu| self.on_gpu() || gpu.is_gb10()).and_then(|gpu| gpu.nominal_gb_s);
+        let estimated = rates.bytes_per_s.map(|bytes| bytes / 1e9);
+        let counted = self.bus_share.filter(|_| self.on_gpu() && estimated.is_some());
+        let measured = counted.zip(nominal_gb_s).map(|(share, peak)| share * peak);
+        Bandwidth {
+            gb_s: measured.or(estimated),
+            bytes_per_step: rates.bytes_per_step,
+            steps_per_s: rates.steps_per_s,
+            source: if measured.is_some() { Source::Measured } else { Source::Estimated },
+            counted,
+            roof_gb_s: self.roof.map(|bytes| bytes / 1e9),
+            nominal_gb_s,
+        }
+    }
+
+    /// What keeps a serving GPU from its speed.
+    fn throttled(&self) -> Option<Fault> {
+        if !self.on_gpu() {
+            return None;
+        }
+        if let Some((_, clock)) = self.capped {
+            return Some(Fault::new(
+                "power_capped",
+                format!(
+                    "The GPU works hard at {clock:.0} MHz and is not hot: its power supply holds it down."
+                ),
+                "Unplug the power brick for 60 seconds; the page Doctor says how.",
+            ));
+        }
+        let celsius = self.gpu.and_then(doctor::too_hot)?;
+        Some(Fault::new(
+            "too_hot",
+            format!("The GPU has {celsius:.0} °C and slows itself down."),
+            "Give the machine air; the page Doctor says more.",
+        ))
+    }
+
     fn state(&self, memory: Option<&HostMemory>, reserve: f64) -> EngineState {
         let state = self.view.state(Instant::now());
+        if let EngineState::Serving { since_ms, .. } = state
+            && let Some(fault) = self.throttled()
+        {
+            return EngineState::Degraded { since_ms, fault };
+        }
         match (state, memory) {
             (EngineState::Stopped, _) if self.card.is_none() => EngineState::NoModel,
             (EngineState::Serving { since_ms, .. }, Some(memory)) if (memory.available as f64) < reserve => {
@@ -179,7 +258,10 @@ fn gpu(reading: &GpuReading) -> Gpu {
         utilisation: reading.utilisation,
         power_w: reading.power_w,
         temperature_c: reading.temperature_c,
+        power_limit_w: reading.power_limit_w,
         sm_clock_mhz: reading.sm_clock_mhz,
+        sm_clock_most_mhz: reading.sm_clock_most_mhz,
+        held_by: reading.held_by.clone(),
     }
 }
 

@@ -2,8 +2,10 @@
 //! snapshot. It also writes the history. The control API reads what is published here.
 
 mod compose;
+mod energy;
 mod memory;
 mod meter;
+mod sensors;
 
 use std::{
     mem::{Discriminant, discriminant},
@@ -12,18 +14,22 @@ use std::{
 };
 
 use hearth_engine::status::{FinishedRequest, RequestEnd, RequestKind};
-use hearth_monitor::{GpuProbe, GpuReading, Host};
+use hearth_monitor::Host;
 use tokio::{
     sync::{broadcast, mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 
 use compose::{Present, Recent};
+pub(crate) use energy::Spent;
 pub(crate) use memory::reserve;
 use meter::Meter;
+use sensors::{Sensors, Wanted};
 
 use crate::{
-    control::types::{Endpoint, HistoryEvent, ModelCard, Notice, RequestRecord, Settings, Snapshot},
+    control::types::{
+        Endpoint, EngineState, HistoryEvent, ModelCard, Notice, RequestRecord, Settings, Snapshot,
+    },
     history::{History, Sample},
     models,
     supervisor::{Ended, EngineView, Life, Supervisor, now_ms},
@@ -33,6 +39,8 @@ use crate::{
 const BUSY: Duration = Duration::from_millis(250);
 /// Between samples of the charts, and snapshots while nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
+/// A prompt from this length on is marked in the charts: it explains what comes after it.
+const LONG_PROMPT: u32 = 32 * 1024;
 /// A model's files are looked at again this often, in case they came or went.
 const CARD_AGE: Duration = Duration::from_secs(10);
 
@@ -72,12 +80,13 @@ struct Keeper {
     view: watch::Receiver<EngineView>,
     meter: Meter,
     host: Host,
-    probe: GpuProbe,
-    gpu: Option<GpuReading>,
+    sensors: Sensors,
     recent: Recent,
     card: Option<(String, Instant, Option<ModelCard>)>,
     started: Instant,
     life: Discriminant<Life>,
+    /// Code of what is wrong while serving.
+    complaint: Option<String>,
     began_with: Settings,
 }
 
@@ -85,18 +94,17 @@ impl Keeper {
     fn new(options: BoardOptions) -> Keeper {
         let view = options.supervisor.view();
         let life = discriminant(&view.borrow().life);
-        let probe = GpuProbe::open();
         let began_with = options.settings.borrow().clone();
         Keeper {
             view,
             meter: Meter::default(),
             host: Host::read(),
-            gpu: probe.read(),
-            probe,
+            sensors: Sensors::open(),
             recent: Recent::default(),
             card: None,
             started: Instant::now(),
             life,
+            complaint: None,
             began_with,
             options,
         }
@@ -124,6 +132,7 @@ impl Keeper {
                 Some(ended) = self.options.ended.recv() => {
                     let record = self.options.history.add(record(&ended)).await;
                     self.recent.add(record.ttft_s);
+                    self.note_long(&record);
                     let _ = requests.send(record);
                     at_once = true;
                 }
@@ -135,11 +144,15 @@ impl Keeper {
                 continue;
             }
             if sample_due {
-                self.gpu = self.probe.read();
+                let wanted = self.wanted(requests.receiver_count() > 0);
+                if let Some(spent) = self.sensors.read(Instant::now(), wanted) {
+                    self.options.history.spend(now_ms(), spent);
+                }
             }
             let snapshot = self.snapshot();
             if sample_due {
                 sampled = Instant::now();
+                self.note_complaint(&snapshot.state);
                 self.options.history.sample(sample(&snapshot));
             }
             published = Instant::now();
@@ -167,6 +180,42 @@ impl Keeper {
         true
     }
 
+    /// What the sensors are asked for.
+    fn wanted(&self, watched: bool) -> Wanted {
+        let view = self.view.borrow();
+        let model = view.status.as_ref().and_then(|status| status.model.as_ref());
+        let computing = view.busy() && model.is_some_and(|model| model.device == "cuda");
+        Wanted { engine: view.status.as_ref().map(|status| status.pid), computing, watched }
+    }
+
+    /// Marks when something begins to be wrong while serving.
+    fn note_complaint(&mut self, state: &EngineState) {
+        let complaint = match state {
+            EngineState::Degraded { fault, .. } => Some(fault.code.clone()),
+            _ => None,
+        };
+        if complaint == self.complaint {
+            return;
+        }
+        if let Some(code) = &complaint {
+            let text = code.replace('_', " ");
+            self.options.history.mark(HistoryEvent { t_ms: now_ms(), kind: "degraded".into(), text });
+        }
+        self.complaint = complaint;
+    }
+
+    /// Marks a long prompt where it came.
+    fn note_long(&self, record: &RequestRecord) {
+        if let Some(tokens) = record.prompt_tokens.filter(|tokens| *tokens >= LONG_PROMPT) {
+            let text = format!("{}K", tokens / 1024);
+            self.options.history.mark(HistoryEvent {
+                t_ms: record.started_ms,
+                kind: "long_prompt".into(),
+                text,
+            });
+        }
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         let view = self.view.borrow().clone();
         match (&view.target, &view.status) {
@@ -182,6 +231,8 @@ impl Keeper {
             _ => view.profile.clone(),
         };
         let card = self.card(&profile.model);
+        let capped = self.sensors.held_by_supply();
+        let engine = view.status.as_ref().map(|status| status.pid);
         Present {
             view: &view,
             settings: &settings,
@@ -191,7 +242,12 @@ impl Keeper {
             rates: self.meter.rates(),
             recent: &self.recent,
             host: &self.host,
-            gpu: self.gpu.as_ref(),
+            gpu: self.sensors.gpu(),
+            cpu: self.sensors.cpu(),
+            bus_share: self.sensors.bus_share(),
+            engine_on_gpu: self.sensors.gpu_memory_of(engine),
+            largest: self.sensors.largest(),
+            capped,
             endpoint: &self.options.endpoint,
             notices: &self.options.notices,
             roof: *self.options.roof.borrow(),
@@ -215,6 +271,7 @@ impl Keeper {
 
 fn sample(snapshot: &Snapshot) -> Sample {
     let parts = &snapshot.memory.parts;
+    let (gpu, cpu) = (snapshot.machine.gpu.as_ref(), snapshot.machine.cpu_now.as_ref());
     let in_use =
         parts.iter().filter(|part| part.kind != "free" && part.kind != "cache").map(|part| part.bytes);
     Sample {
@@ -223,6 +280,10 @@ fn sample(snapshot: &Snapshot) -> Sample {
         prefill_tok_s: snapshot.throughput.prefill_tok_s,
         bandwidth_gb_s: snapshot.bandwidth.gb_s,
         memory_bytes: snapshot.memory.total.map(|_| in_use.sum()),
+        power_w: gpu.and_then(|gpu| gpu.power_w),
+        temperature_c: gpu.map_or(cpu.and_then(|cpu| cpu.temperature_c), |gpu| gpu.temperature_c),
+        clock_mhz: gpu.map_or(cpu.and_then(|cpu| cpu.clock_mhz), |gpu| gpu.sm_clock_mhz),
+        tokens_per_round: snapshot.drafts.as_ref().and_then(|drafts| drafts.tokens_per_round),
     }
 }
 

@@ -103,6 +103,34 @@ pub(super) async fn requests(
     Ok(Json(control.board.history.requests(limit).await).into_response())
 }
 
+#[derive(Deserialize)]
+pub(super) struct Hours {
+    #[serde(default = "a_day")]
+    hours: u32,
+}
+
+fn a_day() -> u32 {
+    24
+}
+
+pub(super) async fn usage(
+    State(control): State<Control>,
+    span: Result<Query<Hours>, QueryRejection>,
+) -> Answer {
+    let hours = query(span)?.hours.clamp(1, 24 * 366);
+    match control.board.history.usage(now_ms(), hours).await {
+        Some(usage) => Ok(Json(usage).into_response()),
+        None => {
+            let fault = Fault::new(
+                "history",
+                "The history cannot be read.",
+                "Look at the log; if it stays so, restart Hearth.",
+            );
+            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, fault))
+        }
+    }
+}
+
 pub(super) async fn models() -> Answer {
     // Reads folders; a slow disk must not hold the other calls up.
     let cards = tokio::task::spawn_blocking(|| on_disk::cards(&[])).await;

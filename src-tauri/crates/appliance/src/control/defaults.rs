@@ -24,6 +24,7 @@ impl Default for Settings {
             profile: Profile::default(),
             memory_reserve: None,
             theme: "system".into(),
+            prices: None,
             keep_chats: true,
         }
     }

@@ -5,7 +5,9 @@ mod chats;
 mod defaults;
 pub(crate) mod doctor;
 mod events;
+mod figures;
 pub(crate) mod guard;
+mod readings;
 pub mod types;
 
 use std::{path::PathBuf, sync::Arc};
@@ -50,6 +52,7 @@ impl Control {
             .route("/api/events", get(events::events))
             .route("/api/history", get(calls::history))
             .route("/api/requests", get(calls::requests))
+            .route("/api/usage", get(calls::usage))
             .route("/api/models", get(calls::models))
             .route("/api/settings", get(calls::settings).put(calls::change_settings))
             .route("/api/log", get(calls::log))

@@ -5,6 +5,11 @@ use hearth_engine::status::Fault;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+pub use super::{
+    figures::{Drafts, Prices, Usage},
+    readings::{Bandwidth, CpuNow, Gpu, Machine, Memory, MemoryHolder, MemoryPart, Throughput},
+};
+
 /// Where a number comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, TS)]
 #[ts(export)]
@@ -102,98 +107,6 @@ pub enum EngineState {
     },
 }
 
-/// A part of the memory bar, in drawing order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-#[ts(export)]
-pub struct MemoryPart {
-    /// `weights`, `kv_used`, `kv_reserved`, `state`, `scratch`, `other`, `cache` (reclaimable), `free`.
-    pub kind: String,
-    /// Bytes.
-    pub bytes: f64,
-    /// Where the number comes from.
-    pub source: Source,
-}
-
-/// The memory the model lives in (host memory here and on a Spark).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-#[ts(export)]
-pub struct Memory {
-    /// Bytes of the pool; null if unknown.
-    pub total: Option<f64>,
-    /// Kept free for the host, bytes.
-    pub reserve: f64,
-    /// Parts that add up to the total.
-    pub parts: Vec<MemoryPart>,
-}
-
-/// Tokens and waiting, over the last seconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-#[ts(export)]
-pub struct Throughput {
-    /// Tokens per second written, all requests together; null when none was decoding.
-    pub decode_tok_s: Option<f64>,
-    /// Prompt tokens per second read; null when none was read.
-    pub prefill_tok_s: Option<f64>,
-    /// Median time to first token of the last requests, seconds.
-    pub ttft_p50_s: Option<f64>,
-    /// Of how many requests.
-    pub ttft_requests: u32,
-    /// Being computed.
-    pub running: u32,
-    /// Waiting.
-    pub queued: u32,
-}
-
-/// Memory bandwidth in decode: bytes per step x steps per second.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-#[ts(export)]
-pub struct Bandwidth {
-    /// GB/s now; null outside decode.
-    pub gb_s: Option<f64>,
-    /// Bytes one step reads.
-    pub bytes_per_step: Option<f64>,
-    /// Steps per second.
-    pub steps_per_s: Option<f64>,
-    /// Always estimated until a counter answers.
-    pub source: Source,
-    /// Read bandwidth measured on this machine, GB/s.
-    pub roof_gb_s: Option<f64>,
-    /// Data-sheet bandwidth, GB/s, if this machine is known (GB10: 273).
-    pub nominal_gb_s: Option<f64>,
-}
-
-/// A reading of the GPU, if there is one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-#[ts(export)]
-pub struct Gpu {
-    /// Product name.
-    pub name: String,
-    /// Driver version.
-    pub driver: Option<String>,
-    /// Percent.
-    pub utilisation: Option<f64>,
-    /// Watts.
-    pub power_w: Option<f64>,
-    /// Celsius.
-    pub temperature_c: Option<f64>,
-    /// MHz.
-    pub sm_clock_mhz: Option<f64>,
-}
-
-/// The machine as it was found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
-#[ts(export)]
-pub struct Machine {
-    /// Host name.
-    pub name: String,
-    /// Processor model.
-    pub cpu: String,
-    /// Logical cores.
-    pub cores: u32,
-    /// Null without a driver.
-    pub gpu: Option<Gpu>,
-}
-
 /// The public address.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[ts(export)]
@@ -262,6 +175,8 @@ pub struct Snapshot {
     pub bandwidth: Bandwidth,
     /// Machine facts.
     pub machine: Machine,
+    /// What drafting does; null if the model drafts nothing.
+    pub drafts: Option<Drafts>,
     /// Requests running or waiting now.
     pub active: Vec<ActiveRequest>,
     /// Notices.
@@ -334,10 +249,18 @@ pub struct History {
     pub decode_tok_s: Vec<Option<f64>>,
     /// Prefill tok/s.
     pub prefill_tok_s: Vec<Option<f64>>,
-    /// GB/s, estimated.
+    /// GB/s, measured or estimated.
     pub bandwidth_gb_s: Vec<Option<f64>>,
     /// Memory in use (everything but free and reclaimable), bytes.
     pub memory_bytes: Vec<Option<f64>>,
+    /// Watts of the GPU.
+    pub power_w: Vec<Option<f64>>,
+    /// Celsius of the GPU, or of the processor without one.
+    pub temperature_c: Vec<Option<f64>>,
+    /// MHz of the GPU, or of the processor without one.
+    pub clock_mhz: Vec<Option<f64>>,
+    /// Tokens per round of drafting.
+    pub tokens_per_round: Vec<Option<f64>>,
     /// Marks on the time axis.
     pub events: Vec<HistoryEvent>,
 }
@@ -348,7 +271,7 @@ pub struct History {
 pub struct HistoryEvent {
     /// Unix milliseconds.
     pub t_ms: f64,
-    /// `started`, `stopped`, `crashed`.
+    /// `started`, `stopped`, `crashed`, `degraded`, `long_prompt`.
     pub kind: String,
     /// Short text.
     pub text: String,
@@ -391,6 +314,8 @@ pub struct Settings {
     pub memory_reserve: Option<f64>,
     /// `system`, `light` or `dark`.
     pub theme: String,
+    /// Prices to compare with; null: no comparison.
+    pub prices: Option<Prices>,
     /// Keep the conversations of the chat page.
     pub keep_chats: bool,
 }

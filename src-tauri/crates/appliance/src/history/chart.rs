@@ -22,6 +22,14 @@ pub(crate) struct Sample {
     pub bandwidth_gb_s: Option<f64>,
     /// Bytes in use.
     pub memory_bytes: Option<f64>,
+    /// Watts.
+    pub power_w: Option<f64>,
+    /// Celsius.
+    pub temperature_c: Option<f64>,
+    /// MHz.
+    pub clock_mhz: Option<f64>,
+    /// Tokens per round of drafting.
+    pub tokens_per_round: Option<f64>,
 }
 
 /// A sample and the seconds it stands for.
@@ -84,6 +92,10 @@ impl Charts {
             prefill_tok_s: Vec::new(),
             bandwidth_gb_s: Vec::new(),
             memory_bytes: Vec::new(),
+            power_w: Vec::new(),
+            temperature_c: Vec::new(),
+            clock_mhz: Vec::new(),
+            tokens_per_round: Vec::new(),
             events,
         };
         let mut add = |sample: &Sample| {
@@ -92,6 +104,10 @@ impl Charts {
             chart.prefill_tok_s.push(sample.prefill_tok_s);
             chart.bandwidth_gb_s.push(sample.bandwidth_gb_s);
             chart.memory_bytes.push(sample.memory_bytes);
+            chart.power_w.push(sample.power_w);
+            chart.temperature_c.push(sample.temperature_c);
+            chart.clock_mhz.push(sample.clock_mhz);
+            chart.tokens_per_round.push(sample.tokens_per_round);
         };
         let mut last: Option<f64> = None;
         // The clock may have been set back; times on an axis only grow.
@@ -121,6 +137,10 @@ fn mean(samples: &[Sample]) -> Sample {
         prefill_tok_s: of(|s| s.prefill_tok_s),
         bandwidth_gb_s: of(|s| s.bandwidth_gb_s),
         memory_bytes: of(|s| s.memory_bytes),
+        power_w: of(|s| s.power_w),
+        temperature_c: of(|s| s.temperature_c),
+        clock_mhz: of(|s| s.clock_mhz),
+        tokens_per_round: of(|s| s.tokens_per_round),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod chart;
 mod store;
+mod usage;
 
 use std::{
     path::Path,
@@ -18,7 +19,10 @@ pub(crate) use chart::Sample;
 use store::Store;
 pub(crate) use store::move_aside;
 
-use crate::control::types::{History as Chart, HistoryEvent, Notice, RequestRecord};
+use crate::{
+    board::Spent,
+    control::types::{History as Chart, HistoryEvent, Notice, RequestRecord, Usage},
+};
 
 /// Samples are written together this often; at most this much is lost when the power fails.
 const FLUSH: Duration = Duration::from_secs(15);
@@ -28,6 +32,15 @@ type Job = Box<dyn FnOnce(&mut Keeper) + Send>;
 struct Keeper {
     store: Store,
     charts: Charts,
+    spent: usage::Unwritten,
+}
+
+impl Keeper {
+    /// Writes what is only in memory.
+    fn flush(&mut self) {
+        self.store.write_samples(self.charts.unwritten());
+        self.store.write_spent(std::mem::take(&mut self.spent));
+    }
 }
 
 /// The handle.
@@ -45,7 +58,7 @@ impl History {
         let charts = Charts::new(store.samples());
         let (jobs, inbox) = mpsc::channel::<Job>();
         let keep = move || {
-            let mut keeper = Keeper { store, charts };
+            let mut keeper = Keeper { store, charts, spent: usage::Unwritten::default() };
             let mut flushed = Instant::now();
             loop {
                 match inbox.recv_timeout(FLUSH) {
@@ -54,11 +67,11 @@ impl History {
                     Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 }
                 if flushed.elapsed() >= FLUSH {
-                    keeper.store.write_samples(keeper.charts.unwritten());
+                    keeper.flush();
                     flushed = Instant::now();
                 }
             }
-            keeper.store.write_samples(keeper.charts.unwritten());
+            keeper.flush();
         };
         let thread = thread::Builder::new().name("history".into()).spawn(keep).ok();
         (History { jobs, thread }, notice)
@@ -79,6 +92,24 @@ impl History {
     /// Adds a sample of one second.
     pub(crate) fn sample(&self, sample: Sample) {
         self.tell(move |keeper| keeper.charts.push(sample));
+    }
+
+    /// Adds a stretch of time with an engine that ended at `t_ms`.
+    pub(crate) fn spend(&self, t_ms: f64, spent: Spent) {
+        self.tell(move |keeper| {
+            if let Some(earlier) = keeper.spent.add(t_ms, spent) {
+                keeper.store.write_spent(earlier);
+            }
+        });
+    }
+
+    /// What was served in the last `hours`; null if it cannot be read.
+    pub(crate) async fn usage(&self, now_ms: f64, hours: u32) -> Option<Usage> {
+        let sums = self.ask(move |keeper| {
+            keeper.store.write_spent(std::mem::take(&mut keeper.spent));
+            keeper.store.usage(now_ms, hours)
+        });
+        sums.await.flatten()
     }
 
     /// Adds a mark.
@@ -174,6 +205,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_served_is_summed_and_outlives_the_requests_and_the_appliance() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.db");
+        let (history, _) = History::open(&path);
+        let cached = RequestRecord { cached_tokens: Some(3), ..request("a") };
+        history.add(cached).await;
+        history
+            .add(RequestRecord { output_tokens: None, prompt_tokens: None, ..request("failed early") })
+            .await;
+        history.add(RequestRecord { finish: "refused".into(), ..request("refused") }).await;
+        history.spend(3000.0, Spent { seconds: 1.0, joules: Some(45.0) });
+        history.spend(4000.0, Spent { seconds: 1.0, joules: None });
+        drop(history);
+        let (history, _) = History::open(&path);
+        let usage = history.usage(5000.0, 24).await.unwrap();
+        assert_eq!(
+            (usage.requests, usage.prompt_tokens, usage.cached_tokens, usage.output_tokens),
+            (2.0, 5.0, 3.0, 7.0)
+        );
+        assert_eq!((usage.energy_j, usage.measured_s, usage.loaded_s), (Some(45.0), 1.0, 2.0));
+    }
+
+    #[tokio::test]
     async fn a_history_of_the_first_version_is_read_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("history.db");
@@ -183,6 +237,9 @@ mod tests {
                 model TEXT NOT NULL, started_ms REAL NOT NULL, total_s REAL NOT NULL, prompt_tokens INTEGER,
                 cached_tokens INTEGER, output_tokens INTEGER, queue_s REAL, ttft_s REAL, decode_tok_s REAL,
                 finish TEXT NOT NULL, error TEXT);
+             CREATE TABLE samples (step INTEGER NOT NULL, t_ms REAL NOT NULL, decode_tok_s REAL, prefill_tok_s REAL,
+                bandwidth_gb_s REAL, memory_bytes REAL, PRIMARY KEY (step, t_ms)) WITHOUT ROWID;
+             INSERT INTO samples VALUES (1, 9000, 40, NULL, NULL, NULL);
              INSERT INTO requests (id, kind, model, started_ms, total_s, finish) VALUES ('old', 'chat', 'm', 1, 2, 'stop');
              PRAGMA user_version = 1;",
         )
@@ -191,8 +248,12 @@ mod tests {
         let (history, notice) = History::open(&path);
         assert_eq!(notice, None);
         history.add(RequestRecord { error_code: Some("empty_body".into()), ..request("new") }).await;
+        history.sample(Sample { t_ms: 10_000.0, power_w: Some(48.0), ..Sample::default() });
         drop(history);
-        let rows = History::open(&path).0.requests(10).await;
+        let (history, _) = History::open(&path);
+        let chart = history.chart(11_000.0, 60).await;
+        assert_eq!((chart.power_w, chart.decode_tok_s), (vec![None, Some(48.0)], vec![Some(40.0), None]));
+        let rows = history.requests(10).await;
         let codes: Vec<_> = rows.iter().map(|row| (row.id.as_str(), row.error_code.as_deref())).collect();
         assert_eq!(codes, [("new", Some("empty_body")), ("old", None)]);
     }

@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Row, params};
 
-use super::chart::{COARSE_MIN, FINE_S, Sample, Stepped};
+use super::{
+    chart::{COARSE_MIN, FINE_S, Sample, Stepped},
+    usage,
+};
 use crate::{
     ApplianceError,
-    control::types::{HistoryEvent, Notice, RequestRecord},
+    control::types::{HistoryEvent, Notice, RequestRecord, Usage},
     supervisor::now_ms,
 };
 
@@ -28,13 +31,20 @@ const TABLES: &str = "
         error_code TEXT);
     CREATE TABLE IF NOT EXISTS samples (
         step INTEGER NOT NULL, t_ms REAL NOT NULL, decode_tok_s REAL, prefill_tok_s REAL, bandwidth_gb_s REAL,
-        memory_bytes REAL, PRIMARY KEY (step, t_ms)) WITHOUT ROWID;
+        memory_bytes REAL, power_w REAL, temperature_c REAL, clock_mhz REAL, tokens_per_round REAL,
+        PRIMARY KEY (step, t_ms)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS events (
         row INTEGER PRIMARY KEY AUTOINCREMENT, t_ms REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
-    PRAGMA user_version = 2;";
+    PRAGMA user_version = 3;";
 
-/// Version 1 kept no codes.
-const FROM_1: &str = "ALTER TABLE requests ADD COLUMN error_code TEXT";
+/// Columns that tables of earlier versions lack.
+const ADDED: [(&str, &str, &str); 5] = [
+    ("requests", "error_code", "TEXT"),
+    ("samples", "power_w", "REAL"),
+    ("samples", "temperature_c", "REAL"),
+    ("samples", "clock_mhz", "REAL"),
+    ("samples", "tokens_per_round", "REAL"),
+];
 
 pub(super) struct Store {
     db: Connection,
@@ -56,7 +66,9 @@ impl Store {
             return (store, Some(Notice { code: "history_moved".into(), level: "warning".into(), text }));
         }
         let db = Connection::open_in_memory().expect("SQLite opens a database in memory");
-        db.execute_batch(TABLES).expect("the tables are valid SQL");
+        db.execute_batch(TABLES)
+            .and_then(|()| db.execute_batch(usage::TABLE))
+            .expect("the tables are valid SQL");
         let text = format!("The history cannot be kept and will be lost at the end: {error}.");
         (Store { db }, Some(Notice { code: "history_in_memory".into(), level: "warning".into(), text }))
     }
@@ -68,11 +80,15 @@ impl Store {
         if verdict != "ok" {
             return Err(failed(rusqlite::Error::InvalidParameterName(verdict)));
         }
-        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-        if version == 1 {
-            db.execute_batch(FROM_1).map_err(failed)?;
+        db.execute_batch(TABLES).and_then(|()| db.execute_batch(usage::TABLE)).map_err(failed)?;
+        for (table, column, kind) in ADDED {
+            let has = "SELECT COUNT(*) FROM pragma_table_info(?1) WHERE name = ?2";
+            let there: i64 = db.query_row(has, [table, column], |row| row.get(0)).map_err(failed)?;
+            if there == 0 {
+                db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+                    .map_err(failed)?;
+            }
         }
-        db.execute_batch(TABLES).map_err(failed)?;
         // A table of the same name from elsewhere passes the statements above; reading shows whether it is ours.
         db.prepare(REQUEST_COLUMNS).map_err(failed)?;
         Ok(Store { db })
@@ -103,6 +119,9 @@ impl Store {
             return 0.0;
         }
         let row = self.db.last_insert_rowid();
+        if let Err(error) = usage::add_request(&self.db, r) {
+            tracing::warn!(%error, "a request is missing from the sums");
+        }
         let _ = self.db.execute("DELETE FROM requests WHERE row <= ?1", [row - REQUESTS_KEPT]);
         if r.finish == "refused" {
             let _ = self.db.execute(OLD_REFUSALS, [REFUSED_KEPT]);
@@ -158,9 +177,18 @@ impl Store {
         let write = |db: &mut Connection| -> rusqlite::Result<()> {
             let change = db.transaction()?;
             for (step, s) in samples {
-                change.prepare_cached("INSERT OR REPLACE INTO samples VALUES (?1,?2,?3,?4,?5,?6)")?.execute(
-                    params![step, s.t_ms, s.decode_tok_s, s.prefill_tok_s, s.bandwidth_gb_s, s.memory_bytes],
-                )?;
+                change.prepare_cached(INSERT_SAMPLE)?.execute(params![
+                    step,
+                    s.t_ms,
+                    s.decode_tok_s,
+                    s.prefill_tok_s,
+                    s.bandwidth_gb_s,
+                    s.memory_bytes,
+                    s.power_w,
+                    s.temperature_c,
+                    s.clock_mhz,
+                    s.tokens_per_round
+                ])?;
             }
             let old = "DELETE FROM samples WHERE step = ?1 AND t_ms < ?2";
             change.execute(old, params![1, now - 1000.0 * FINE_S as f64])?;
@@ -174,8 +202,8 @@ impl Store {
 
     /// All samples, oldest first.
     pub(super) fn samples(&self) -> Vec<Stepped> {
-        let sql = "SELECT step, t_ms, decode_tok_s, prefill_tok_s, bandwidth_gb_s, memory_bytes FROM samples
-            WHERE t_ms >= ?1 ORDER BY t_ms";
+        let sql = "SELECT step, t_ms, decode_tok_s, prefill_tok_s, bandwidth_gb_s, memory_bytes, power_w, temperature_c,
+            clock_mhz, tokens_per_round FROM samples WHERE t_ms >= ?1 ORDER BY t_ms";
         self.rows(sql, 0.0, |row| {
             let sample = Sample {
                 t_ms: row.get(1)?,
@@ -183,9 +211,25 @@ impl Store {
                 prefill_tok_s: row.get(3)?,
                 bandwidth_gb_s: row.get(4)?,
                 memory_bytes: row.get(5)?,
+                power_w: row.get(6)?,
+                temperature_c: row.get(7)?,
+                clock_mhz: row.get(8)?,
+                tokens_per_round: row.get(9)?,
             };
             Ok((row.get(0)?, sample))
         })
+    }
+
+    /// Adds time with an engine to the sums.
+    pub(super) fn write_spent(&self, unwritten: usage::Unwritten) {
+        if let Err(error) = unwritten.write(&self.db) {
+            tracing::warn!(%error, "energy is missing from the sums");
+        }
+    }
+
+    /// What was served in the last `hours`; null if the file cannot be read.
+    pub(super) fn usage(&self, now_ms: f64, hours: u32) -> Option<Usage> {
+        usage::sum(&self.db, now_ms, hours).inspect_err(|error| tracing::warn!(%error, "no sums")).ok()
     }
 
     /// Rows of a query with one parameter; a query that fails gives none.
@@ -199,6 +243,9 @@ impl Store {
         })
     }
 }
+
+const INSERT_SAMPLE: &str = "INSERT OR REPLACE INTO samples (step, t_ms, decode_tok_s, prefill_tok_s, bandwidth_gb_s,
+    memory_bytes, power_w, temperature_c, clock_mhz, tokens_per_round) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10)";
 
 const OLD_REFUSALS: &str = "DELETE FROM requests WHERE finish = 'refused' AND row <=
     (SELECT row FROM requests WHERE finish = 'refused' ORDER BY row DESC LIMIT 1 OFFSET ?1)";

@@ -1,7 +1,7 @@
 //! What Hearth keeps and where it listens: disk, port, rights, and the one place it fetches from.
 
 use super::{
-    check::{FixAction, Check, CheckState, Fix, Subject, gib},
+    check::{Check, CheckState, Fix, FixAction, Subject, gib},
     facts::{Facts, FileMode},
 };
 

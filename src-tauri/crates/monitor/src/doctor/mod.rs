@@ -13,7 +13,7 @@ mod redact;
 mod report;
 mod rivals;
 
-pub use check::{FixAction, Check, CheckState, Fix};
+pub use check::{Check, CheckState, Fix, FixAction};
 pub use facts::{
     CudaAttempt, Disk, Facts, FileMode, Governor, HubAttempt, Listening, PciGpu, Process, SelftestMark, Swap,
     Zone,
