@@ -60,7 +60,7 @@ test("no state moves a panel: memory, speed and history stand at the same place 
   const places = {};
   for (const scene of SCENES) {
     const page = await visit(scene);
-    for (const name of ["Memory", "Speed", "Last minute"]) {
+    for (const name of ["Memory", "Speed", "Last minute", "Served"]) {
       const { x, y, width, height } = await box(page, `section[aria-label="${name}"]`);
       (places[name] ??= new Set()).add([x, y, width, height].join(" "));
     }
@@ -70,7 +70,7 @@ test("no state moves a panel: memory, speed and history stand at the same place 
 });
 
 test("a narrow window has nothing outside its width, on every page", async () => {
-  for (const page of ["now", "chat", "settings"]) {
+  for (const page of ["now", "chat", "doctor", "settings"]) {
     const tab = await visit("error", { size: { width: 390, height: 844 } }, page);
     assert.equal(await tab.evaluate(() => document.documentElement.scrollWidth), 390, page);
     assert.equal(await tab.evaluate(() => document.querySelector("main").scrollWidth), 390, page);
@@ -83,8 +83,41 @@ test("a narrow window has nothing outside its width, on every page", async () =>
 test("unknown is a dash, never a zero", async () => {
   const page = await visit("stopped");
   const figures = await page.locator('section[aria-label="Speed"] strong').allTextContents();
-  assert.deepEqual(figures, ["–", "–", "–", "–"]);
+  assert.deepEqual(figures, ["–", "–", "–"]);
+  const chip = page.locator('section[aria-label="Speed"] dl');
+  assert.match(await chip.textContent(), /Power\s*– W\s*Heat\s*– °C/);
+  assert.equal(await page.locator('section[aria-label="Served"] dl b').nth(2).textContent(), "–", "energy");
   await page.context().close();
+});
+
+test("drafts are bars by position with their share in figures, and the sum as tokens a round", async () => {
+  const page = await visit("spark");
+  const speed = page.locator('section[aria-label="Speed"]');
+  assert.deepEqual(await speed.locator(".bars b").allTextContents(), ["91", "78", "60"]);
+  assert.match(await speed.getByRole("img", { name: /Drafts kept by position/ }).getAttribute("aria-label"), /91\s%, 78\s%, 60\s%/);
+  await speed.getByText("3.3 tokens a round").waitFor();
+  const heights = await speed.locator(".bars i").evaluateAll((bars) => bars.map((bar) => bar.getBoundingClientRect().height));
+  assert.ok(heights[0] > heights[1] && heights[1] > heights[2], heights.join(" "));
+  await page.context().close();
+  const other = await visit("busy");
+  await other.getByText("this model drafts nothing").waitFor();
+  await other.context().close();
+});
+
+test("the doctor puts the worst first, opened, with its command; what is well is one closed line", async () => {
+  for (const theme of ["light", "dark"]) {
+    const page = await visit("idle", { theme }, "doctor");
+    await page.getByText("2 things to put right, 1 could be better.").waitFor();
+    const rows = page.locator("li[data-check]");
+    assert.deepEqual((await rows.evaluateAll((all) => all.map((row) => row.dataset.state))).slice(0, 4), ["fail", "fail", "warn", "pass"]);
+    await rows.first().getByText("sudo apt install linux-modules-nvidia-580-open-$(uname -r)").waitFor();
+    assert.equal(await page.locator('li[data-check="heat"] .body').isVisible(), false);
+    await page.locator('li[data-check="heat"] summary').press("Enter");
+    await page.locator('li[data-check="heat"]').getByText("acpitz: 71 °C").waitFor();
+    await accessible(page, `doctor, ${theme}`);
+    quiet(page);
+    await page.context().close();
+  }
 });
 
 test("a fault tells its sentence, its next step, what was seen, and the log", async () => {

@@ -58,10 +58,16 @@ const handle: Handler = (request, response, next) => {
     case "/api/engine/start":
     case "/api/engine/stop": return json(scenes.snapshot(scene), request.method === "POST" ? 202 : 200);
     case "/api/history": return json(scenes.history(scene, Number(url.searchParams.get("seconds"))));
+    case "/api/usage": return json(scenes.usage(scene, Number(url.searchParams.get("hours"))));
     case "/api/requests": return json(scenes.requests(scene));
     case "/api/models": return json(scenes.models);
     case "/api/settings": return request.method === "PUT" ? void body(request).then((text) => json(JSON.parse(text))) : json(scenes.settings);
     case "/api/plan": return json(scenes.plan);
+    case "/api/doctor":
+    case "/api/doctor/fix": return json(scenes.diagnosis(url.searchParams.get("hub") === "true"));
+    case "/api/doctor/report":
+      response.writeHead(200, { "content-type": "text/plain" });
+      return void response.end("Hearth report.\n\nChecks\n  [ok   ] Swap: There is no swap.\n");
     case "/api/log": return json({ lines: ["14:02:10 loading ember", "14:02:11 ready after 0.4 s", "14:07:22 request chat-7 refused: context_length_exceeded"] });
     default: return json({ error: { code: "not_found", message: "No such call.", next_step: "Look at the list of calls.", evidence: null } }, 404);
   }

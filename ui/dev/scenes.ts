@@ -1,7 +1,10 @@
 // Invented pictures of every state, for looking at the window without a backend. Development only, never built in.
 // The scene is chosen by the token: `#token=scene-loading`.
+import type { Check } from "../src/lib/types/Check.ts";
+import type { Diagnosis } from "../src/lib/types/Diagnosis.ts";
 import type { EngineState } from "../src/lib/types/EngineState.ts";
 import type { Fault } from "../src/lib/types/Fault.ts";
+import type { Gpu } from "../src/lib/types/Gpu.ts";
 import type { History } from "../src/lib/types/History.ts";
 import type { MemoryPart } from "../src/lib/types/MemoryPart.ts";
 import type { ModelCard } from "../src/lib/types/ModelCard.ts";
@@ -10,6 +13,7 @@ import type { Profile } from "../src/lib/types/Profile.ts";
 import type { RequestRecord } from "../src/lib/types/RequestRecord.ts";
 import type { Settings } from "../src/lib/types/Settings.ts";
 import type { Snapshot } from "../src/lib/types/Snapshot.ts";
+import type { Usage } from "../src/lib/types/Usage.ts";
 
 const GiB = 2 ** 30;
 const MiB = 2 ** 20;
@@ -33,7 +37,7 @@ const strange: ModelCard = {
 export const models = [ember, qwen, strange];
 export const profile: Profile = { model: "ember", context: null, max_requests: 4, kv: "bf16", exact: false, fp4_activations: false };
 export const settings: Settings = {
-  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", keep_chats: true,
+  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", keep_chats: true, prices: null,
 };
 export const plan: Plan = {
   verdict: "fits", context: 4096, needed: 61 * MiB, available: 14.2 * GiB, bytes_per_token: 4.1e6, decode_tok_s_ceiling: 7800,
@@ -79,6 +83,11 @@ function engineState(scene: Scene, now: number): EngineState {
   }
 }
 
+const gb10: Gpu = {
+  name: "NVIDIA GB10", driver: "580.95.05", utilisation: 96, power_w: 48, power_limit_w: null, temperature_c: 69,
+  sm_clock_mhz: 2411, sm_clock_most_mhz: 3003, held_by: [],
+};
+
 export function snapshot(scene: Scene): Snapshot {
   const now = Date.now();
   const loaded = !["no-model", "stopped", "loading", "error", "restarting"].includes(scene);
@@ -99,7 +108,8 @@ export function snapshot(scene: Scene): Snapshot {
     model: scene === "no-model" ? null : spark ? qwen : ember,
     endpoint: { url: "http://127.0.0.1:8000/v1", port: 8000 },
     memory: {
-      total, reserve: spark ? 12 * GiB : 2.9 * GiB,
+      total, reserve: spark ? 12 * GiB : 2.9 * GiB, pool: spark ? "unified" : "host",
+      others: spark ? [{ name: "gnome-shell", bytes: 1.2 * GiB }, { name: "firefox", bytes: 3.1 * GiB }] : [{ name: "firefox", bytes: 1.4 * GiB }],
       parts: [...engine, part("other", other), part("cache", cache), part("free", total - used - other - cache)],
     },
     throughput: {
@@ -110,10 +120,12 @@ export function snapshot(scene: Scene): Snapshot {
     },
     bandwidth: {
       gb_s: busy ? (spark ? 198 : 12.4) * wobble : null, bytes_per_step: busy ? (spark ? 4.3e9 : 58.6e6) : null,
-      steps_per_s: busy ? steps * wobble : null, source: "estimated",
+      steps_per_s: busy ? steps * wobble : null, source: "estimated", counted: null,
       roof_gb_s: spark ? 231 : 31.8, nominal_gb_s: spark ? 273 : null,
     },
-    machine: { name: "spark-1", cpu: "Neoverse X925", cores: 20, gpu: null },
+    machine: { name: "spark-1", cpu: "Neoverse X925", cores: 20, gpu: spark ? gb10 : null,
+      cpu_now: { busy: busy ? 71 : 3, temperature_c: null, clock_mhz: 2450 } },
+    drafts: spark ? { kept: [0.91, 0.78, 0.6], tokens_per_round: 3.29, depth: "3", rounds: 1204 } : null,
     active: !loaded || !(busy || scene === "prefill") ? [] : [
       { id: "chat-7f21", phase: scene === "prefill" ? "prefill" : "decode", prompt_tokens: 1840, prefilled_tokens: scene === "prefill" ? 1140 : 1840, output_tokens: scene === "prefill" ? 0 : 412, started_ms: now - 4300 },
       ...(busy ? [{ id: "req-19c0", phase: "queued", prompt_tokens: null, prefilled_tokens: 0, output_tokens: 0, started_ms: now - 800 }] : []),
@@ -137,7 +149,12 @@ export function history(scene: Scene, seconds: number): History {
     prefill_tok_s: t_ms.map((t, i) => (!empty && burst(t) && (i % 17 < 5 || !burst(t - step_s * 1000)) ? 6900 * noise(t * 3) : null)),
     bandwidth_gb_s: t_ms.map((t) => (!empty && burst(t) ? (scene === "spark" ? 198 : 12.4) * noise(t) : null)),
     memory_bytes: t_ms.map((t) => (scene === "spark" ? 51 : 3.3) * GiB * (1 + 0.02 * noise(t))),
+    power_w: t_ms.map((t) => (scene === "spark" ? (burst(t) ? 47 * noise(t) : 9) : null)),
+    temperature_c: t_ms.map((t) => (scene === "spark" ? 52 + (burst(t) ? 16 * noise(t) : 0) : null)),
+    clock_mhz: t_ms.map((t) => (scene === "spark" ? (burst(t) ? 2410 : 208) : null)),
+    tokens_per_round: t_ms.map((t) => (scene === "spark" && burst(t) ? 3.3 * noise(t) : null)),
     events: empty ? [] : [
+      ...(scene === "spark" ? [{ t_ms: end - seconds * 240, kind: "long_prompt", text: "64K" }] : []),
       { t_ms: end - seconds * 700, kind: "started", text: "Ember started" },
       ...(scene === "restarting" || scene === "busy" ? [{ t_ms: end - seconds * 300, kind: "crashed", text: "signal 9" }] : []),
     ],
@@ -159,4 +176,47 @@ export function requests(scene: Scene): RequestRecord[] {
     row(5, { finish: "cancelled", output_tokens: 31 }),
     ...[4, 3, 2, 1].map((n) => row(n, { prompt_tokens: 40 + n * 7, output_tokens: 60 + n * 13 })),
   ];
+}
+
+export function diagnosis(hub: boolean): Diagnosis {
+  const check = (code: string, title: string, state: Check["state"], finding: string, over: Partial<Check> = {}): Check => ({
+    code, title, state, finding, evidence: [], fix: null, ...over,
+  });
+  return {
+    time_ms: Date.now(), version: "0.1.0", state: "fail",
+    checks: [
+      check("driver", "GPU driver", "pass", "Driver 580.95.05 answers for NVIDIA GB10.", { evidence: ["NVIDIA device 10de:2e12 at 000f:01:00.0"] }),
+      check("driver_kernel", "Driver and kernel", "fail", "The kernel was updated to 6.17.0-1014-nvidia, and the driver's module was not: this happens after a system update.", {
+        evidence: ["running kernel: 6.17.0-1014-nvidia", "driver module for 6.17.0-1010-nvidia in kernel/nvidia-580-open"],
+        fix: { text: "Install the driver's module for the running kernel, then restart the machine.", commands: ["sudo apt install linux-modules-nvidia-580-open-$(uname -r)"], action: null },
+      }),
+      check("others", "Other programs", "warn", "Ollama and vLLM hold 62.4 GiB of memory.", {
+        evidence: ["vLLM (pid 1200, 1201) in docker container 9f2c4e6a8b0d: 7.0 GiB of memory, 40.0 GiB of GPU memory", "Ollama (pid 812, 990), kept by ollama.service: 3.0 GiB of memory, 22.4 GiB of GPU memory"],
+        fix: { text: "If you want that memory for a model, ask each to let go; nothing is lost but what is running there.", commands: ["docker stop 9f2c4e6a8b0d", "ollama ps | awk 'NR>1 {print $1}' | xargs -r -n1 ollama stop"], action: null },
+      }),
+      check("permissions", "Keys and tokens", "fail", "Other users of this machine can read Hearth's keys.", {
+        evidence: ["control-token: mode 644 at /home/ada/.config/hearth/control-token"],
+        fix: { text: "Close them. Who could read a key may have copied it: make new ones if others use this machine.", commands: ["chmod go= '/home/ada/.config/hearth/control-token'"], action: "close_files" },
+      }),
+      check("swap", "Swap", "pass", "There is no swap: what is in memory stays in memory."),
+      check("heat", "Heat", "pass", "Nothing is too hot.", { evidence: ["GPU: 69 °C", "acpitz: 71 °C"] }),
+      hub
+        ? check("hub", "Hugging Face", "pass", "It answers: models can be searched and downloaded.", { evidence: ["huggingface.co:443: answered in 38 ms"] })
+        : check("hub", "Hugging Face", "skipped", "Not asked: Hearth leaves the machine only when you want it to.", {
+            fix: { text: "Asking opens one connection and sends nothing about you.", commands: ["hearth doctor --hub"], action: "ask_hub" },
+          }),
+    ],
+  };
+}
+
+export function usage(scene: Scene, hours: number): Usage {
+  const none = scene === "no-model" || scene === "stopped";
+  const days = hours / 24;
+  return none
+    ? { hours, requests: 0, prompt_tokens: 0, cached_tokens: 0, output_tokens: 0, energy_j: null, measured_s: 0, loaded_s: 0 }
+    : {
+        hours, requests: Math.round(212 * days), prompt_tokens: Math.round(1_240_000 * days), cached_tokens: Math.round(811_000 * days),
+        output_tokens: Math.round(96_400 * days), energy_j: scene === "spark" ? 2.1e6 * days : null,
+        measured_s: scene === "spark" ? 40_000 * days : 0, loaded_s: 40_000 * days,
+      };
 }

@@ -3,15 +3,19 @@
 import "./locale";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { strings } from "./strings";
 import type { History } from "./types/History";
 
-export type Second = "prefill" | "bandwidth" | "memory";
+export const SECONDS = ["prefill", "bandwidth", "memory", "power", "heat", "clock"] as const;
+export type Second = (typeof SECONDS)[number];
 export interface Cursor {
   /** Index of the sample under the pointer; null away from the plot. */
   index: number | null;
 }
 
 const GiB = 2 ** 30;
+/** Marks of what should not have happened. */
+const BAD = new Set(["crashed", "degraded"]);
 
 function token(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -19,9 +23,14 @@ function token(name: string): string {
 
 /** The second line's samples in the unit that is shown. */
 export function secondSeries(history: History, second: Second): (number | null)[] {
-  if (second === "prefill") return history.prefill_tok_s;
-  if (second === "bandwidth") return history.bandwidth_gb_s;
-  return history.memory_bytes.map((bytes) => (bytes === null ? null : bytes / GiB));
+  switch (second) {
+    case "prefill": return history.prefill_tok_s;
+    case "bandwidth": return history.bandwidth_gb_s;
+    case "memory": return history.memory_bytes.map((bytes) => (bytes === null ? null : bytes / GiB));
+    case "power": return history.power_w;
+    case "heat": return history.temperature_c;
+    case "clock": return history.clock_mhz;
+  }
 }
 
 /** Samples that have no neighbour: a line would not show them, so they are drawn as points. */
@@ -122,7 +131,7 @@ export class HistoryChart {
     return this.seconds <= 60 ? `${minutes}:${pad(date.getSeconds())}` : minutes;
   }
 
-  /** Dashed lines where the engine started, stopped or crashed; each is named, so colour is not needed to read it. */
+  /** Dashed lines where something happened to the engine; each is named, so colour is not needed to read it. */
   private marks(u: uPlot, faint: string, err: string, ink: string, font: string): void {
     const [from, to] = this.window();
     const { ctx, bbox } = u;
@@ -135,16 +144,17 @@ export class HistoryChart {
       const at = event.t_ms / 1000;
       if (at < from || at > to) continue;
       const x = Math.round(u.valToPos(at, "x", true));
-      ctx.strokeStyle = event.kind === "crashed" ? err : faint;
+      const label = strings.history.events[event.kind]?.(event.text) ?? event.kind;
+      ctx.strokeStyle = BAD.has(event.kind) ? err : faint;
       ctx.beginPath();
       ctx.moveTo(x, bbox.top);
       ctx.lineTo(x, bbox.top + bbox.height);
       ctx.stroke();
-      const width = ctx.measureText(event.kind).width;
+      const width = ctx.measureText(label).width;
       const left = x + 4 * devicePixelRatio + width > bbox.left + bbox.width ? x - width - 4 * devicePixelRatio : x + 4 * devicePixelRatio;
       if (left < free) continue;
       ctx.fillStyle = ink;
-      ctx.fillText(event.kind, left, bbox.top + 8 * devicePixelRatio);
+      ctx.fillText(label, left, bbox.top + 8 * devicePixelRatio);
       free = left + width + 6 * devicePixelRatio;
     }
     ctx.restore();

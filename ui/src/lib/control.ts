@@ -3,7 +3,10 @@
 import { strings } from "./strings";
 import type { Chat } from "./types/Chat";
 import type { ChatSummary } from "./types/ChatSummary";
+import type { Diagnosis } from "./types/Diagnosis";
 import type { Fault } from "./types/Fault";
+import type { FixAction } from "./types/FixAction";
+import type { FixRequest } from "./types/FixRequest";
 import type { History } from "./types/History";
 import type { Log } from "./types/Log";
 import type { ModelCard } from "./types/ModelCard";
@@ -15,6 +18,7 @@ import type { Settings } from "./types/Settings";
 import type { Snapshot } from "./types/Snapshot";
 import type { StartRequest } from "./types/StartRequest";
 import type { StopRequest } from "./types/StopRequest";
+import type { Usage } from "./types/Usage";
 
 export class ControlError extends Error {
   /** `status` is null when there was no answer at all. */
@@ -62,6 +66,8 @@ export class Control {
 
   state = () => this.call<Snapshot>("/api/state");
   history = (seconds: number) => this.call<History>(`/api/history?seconds=${seconds}`);
+  /** What was served in the last hours, and the energy it took. */
+  usage = (hours: number) => this.call<Usage>(`/api/usage?hours=${hours}`);
   requests = (limit = 50) => this.call<RequestRecord[]>(`/api/requests?limit=${limit}`);
   models = () => this.call<ModelCard[]>("/api/models");
   settings = () => this.call<Settings>("/api/settings");
@@ -80,6 +86,12 @@ export class Control {
   };
   removeAllChats = () => this.call<{ removed: number }>("/api/chats", "DELETE");
   plan = (profile: Profile) => this.call<Plan>("/api/plan", "POST", { profile } satisfies PlanRequest);
+
+  /** Takes a few seconds; leaves the machine only if `hub` is set. */
+  doctor = (hub = false) => this.call<Diagnosis>(`/api/doctor?hub=${hub}`);
+  fix = (action: FixAction) => this.call<Diagnosis>("/api/doctor/fix", "POST", { action } satisfies FixRequest);
+  /** The doctor's report, one text. */
+  report = async (hub = false) => (await this.fetch(`/api/doctor/report?hub=${hub}`)).text();
 
   /** The open stream of `state` and `request` events. */
   async events(signal: AbortSignal): Promise<ReadableStream<Uint8Array>> {

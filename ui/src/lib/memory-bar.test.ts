@@ -27,12 +27,14 @@ test("page cache is not in use, and use can reach into the reserve", () => {
     total: 16 * GiB,
     reserve: 2 * GiB,
     parts: [part("weights", 12), part("other", 3), part("cache", 1)],
+    pool: "host",
+    others: [],
   };
   expect(inUse(memory)).toBe(15 * GiB);
   expect(intoReserve(memory)).toBe(1 * GiB);
 });
 test("with nothing known, nothing is claimed", () => {
-  const memory: Memory = { total: null, reserve: 0, parts: [] };
+  const memory: Memory = { total: null, reserve: 0, parts: [], pool: "host", others: [] };
   expect(inUse(memory)).toBeNull();
   expect(intoReserve(memory)).toBeNull();
 });

@@ -4,7 +4,7 @@ import { strings } from "./strings";
 import type { Memory } from "./types/Memory";
 import type { MemoryPart } from "./types/MemoryPart";
 
-export const ORDER = ["weights", "kv_used", "kv_reserved", "state", "scratch", "other", "cache", "free"] as const;
+export const ORDER = ["weights", "draft", "kv_used", "kv_cached", "kv_reserved", "state", "scratch", "context", "other", "cache", "free"] as const;
 /**
  * A label is drawn inside a part that is wide enough for it, and at least this share of the bar; the others are named in the
  * legend only. Room for a label of n characters and its size ("21.8 GiB"), as shares of a bar of 1110 px: 12 px + 5.2 px each.
