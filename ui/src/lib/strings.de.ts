@@ -501,7 +501,7 @@ export const german: Translation<Strings> = {
     exact: "Exaktes Lesen",
     exactNote: "Kalte und warme Läufe stimmen bis aufs letzte Bit überein; auf einer GPU werden Prompts langsamer gelesen.",
     fp4: "Prompts in FP4",
-    fp4Note: "Nur GB10 und NVFP4-Modelle: Prompts werden auf den FP4-Recheneinheiten gelesen, Antworten ändern sich ein wenig. Nicht mit exaktem Lesen.",
+    fp4Note: "Nur GB10 und NVFP4-Modelle: Prompts werden auf den FP4-Recheneinheiten mit weniger Genauigkeit gelesen, Antworten ändern sich. Nicht mit exaktem Lesen.",
     plan: "Was es braucht",
     appliance: "Hearth",
     port: "Port",

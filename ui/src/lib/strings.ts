@@ -514,7 +514,7 @@ export const english = {
     exact: "Exact prefill",
     exactNote: "Warm and cold runs agree to the last bit; on a GPU, prompts are read more slowly.",
     fp4: "FP4 prompts",
-    fp4Note: "GB10 only, for NVFP4 models: prompts are read on the FP4 tensor cores, and answers change a little. Not with exact prefill.",
+    fp4Note: "GB10 only, for NVFP4 models: prompts are read on the FP4 tensor cores with less precision, so answers change. Not with exact prefill.",
     plan: "What it needs",
     appliance: "Hearth",
     port: "Port",

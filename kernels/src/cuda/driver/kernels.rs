@@ -56,7 +56,9 @@ impl Kernels {
     /// [`OpError::Device`] with the driver's word if it refuses one.
     pub fn load(device: &Device) -> Result<Kernels> {
         let mut kernels = Kernels { modules: Vec::new(), by_name: HashMap::new() };
-        for cubin in CUBINS.iter().filter(|cubin| cubin.target == device.target) {
+        // A file whose kernels are all for another GPU leaves one without any.
+        let cubins = CUBINS.iter().filter(|cubin| cubin.target == device.target && !cubin.kernels.is_empty());
+        for cubin in cubins {
             let mut module = null_mut();
             // SAFETY: `code` is a whole ELF file, which tells its own length; `module` is written on success.
             let loaded = unsafe { sys::cuModuleLoadData(&mut module, cubin.code.as_ptr().cast()) };

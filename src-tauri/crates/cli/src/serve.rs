@@ -80,8 +80,8 @@ pub struct Args {
     /// Read prompts in decode's arithmetic, for results that agree to the last bit.
     #[arg(long)]
     exact: bool,
-    /// Read prompts on the FP4 tensor cores of a GB10, with activations rounded to NVFP4 wherever weights are: faster, and
-    /// the answers change a little. Passes of 16 rows or fewer are computed as ever.
+    /// Read prompts on the FP4 tensor cores of a GB10, with activations rounded to NVFP4 wherever weights are: less work, and
+    /// other answers. Passes of 16 rows or fewer are computed as ever.
     #[arg(long, conflicts_with = "exact")]
     fp4_activations: bool,
 }
