@@ -16,7 +16,7 @@ use crate::{
     chat_writer::{ChatWriter, Message},
     fields::{Fields, brief},
     generation::Generation,
-    messages,
+    identity, messages,
     parts::Splitter,
     seam, stream,
     template::ChatTemplate,
@@ -53,6 +53,8 @@ pub async fn handle(
         sampling: generation.sampling,
         stop: generation.stop,
         ignore_end: generation.ignore_end,
+        priority: identity::priority(&fields)?,
+        account: identity::account(&headers),
     })?;
 
     let splitter = Splitter::new(rendered.thinking, (!tools.is_empty()).then_some(tools), single);

@@ -55,6 +55,8 @@ pub async fn handle(
             sampling: generation.sampling,
             stop: generation.stop,
             ignore_end: generation.ignore_end,
+            priority: identity::priority(&fields)?,
+            account: identity::account(&headers),
         })
         .map_err(|error| blame_prompt(error.into()))?;
     let mut writer = Writer {

@@ -153,7 +153,7 @@ impl From<EngineError> for ApiError {
             EngineError::Loading { .. } => unavailable(1),
             EngineError::Draining => unavailable(5),
             EngineError::Stopped { .. } => unavailable(5),
-            EngineError::Full { retry_after_s, .. } => ApiError {
+            EngineError::Full { retry_after_s, .. } | EngineError::Busy { retry_after_s, .. } => ApiError {
                 retry_after_s: Some(*retry_after_s),
                 ..ApiError::new(
                     StatusCode::TOO_MANY_REQUESTS,

@@ -1,6 +1,27 @@
-//! Names of requests, answers and calls: the caller's `x-request-id` if it is one, else made here.
+//! Names of requests, answers and calls: the caller's `x-request-id` if it is one, else made here. And whose a request is.
 
-use axum::http::HeaderMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use axum::http::{HeaderMap, header};
+use hearth_engine::policy::Priority;
+
+use crate::{ApiError, fields::Fields};
+
+/// A number for the key a request came with, the same for all requests of that key; 0 without one.
+pub fn account(headers: &HeaderMap) -> u64 {
+    let key = headers.get(header::AUTHORIZATION).or_else(|| headers.get("x-api-key"));
+    key.map_or(0, |key| {
+        let mut hasher = DefaultHasher::new();
+        key.as_bytes().hash(&mut hasher);
+        hasher.finish()
+    })
+}
+
+/// How urgent a request is, by OpenAI's `service_tier`: `flex` waits for all others.
+pub fn priority(fields: &Fields) -> Result<Priority, ApiError> {
+    let flexible = fields.text("service_tier")? == Some("flex");
+    Ok(if flexible { Priority::Background } else { Priority::Interactive })
+}
 
 /// 24 random hexadecimal digits.
 pub fn random_hex() -> String {

@@ -59,6 +59,13 @@ fn text(app: &App) -> String {
         "Steps of a request that checked drafts.",
         speculation.rounds as f64,
     );
+    single("echoed_tokens_total", "counter", "Drafts copied from earlier text.", speculation.echoed as f64);
+    single(
+        "echoed_accepted_tokens_total",
+        "counter",
+        "Copied drafts that were right.",
+        speculation.echoed_accepted as f64,
+    );
     single("draft_seconds_total", "counter", "Seconds in the MTP head.", speculation.draft_seconds);
     single(
         "verify_seconds_total",

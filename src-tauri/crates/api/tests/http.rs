@@ -10,6 +10,7 @@ use axum::{
 use hearth_api::{ApiOptions, router};
 use hearth_engine::{
     Depth, Engine, LoadRequest, Loaded, Sampling, Served, Tokenizer,
+    policy::Policy,
     runner::{Limits, Runner},
     status::{EngineMemory, EnginePhase, EngineStatus, RequestEnd, RequestKind},
 };
@@ -33,6 +34,8 @@ fn load_ember() -> LoadRequest {
         fp4_activations: false,
         chunk: 64,
         mtp_depth: Depth::Auto,
+        policy: Policy::Slo,
+        patience: Duration::from_secs(600),
         memory_reserve: None,
     }
 }
@@ -292,7 +295,13 @@ async fn until(then: impl FnMut() -> Result<(), String> + Send + 'static) -> Eng
             sampling: Sampling { temperature: 0.0, ..Sampling::default() },
             created: 0,
         };
-        Ok(Loaded { runner: Until(then), depth: Depth::Auto, served })
+        Ok(Loaded {
+            runner: Until(then),
+            depth: Depth::Auto,
+            policy: Policy::Slo,
+            patience: Duration::from_secs(600),
+            served,
+        })
     };
     let engine = Engine::start(load, 8).expect("starts");
     ready(&engine).await;

@@ -63,10 +63,7 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings) -> Result<Plan, Fau
         kv: profile.kv.parse::<KvType>().map_err(model_fault)?,
         exact: profile.exact,
         mtp: spec.mtp.is_some(),
-        snapshots: LoadOptions::snapshots_for(
-            profile.max_requests as usize,
-            spec.mtp.as_ref().map_or(0, |_| Depth::default().most()),
-        ),
+        snapshots: LoadOptions::snapshots_for(profile.max_requests as usize, Depth::default().most()),
         ..LoadOptions::default()
     };
     let mut budget = Budget::of(&spec, outline, &options).map_err(model_fault)?;

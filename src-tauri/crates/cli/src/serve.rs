@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::value_parser;
 use hearth_api::{ApiOptions, Listener};
-use hearth_engine::{Depth, End, Engine, LoadRequest, status::Fault};
+use hearth_engine::{Depth, End, Engine, LoadRequest, policy::Policy, status::Fault};
 use hearth_hub::{HubCache, HubError, Location, locate};
 use hearth_model::KvType;
 use serde_json::json;
@@ -65,12 +65,18 @@ pub struct Args {
     /// Requests that may wait; more are refused with 429.
     #[arg(long, default_value_t = 64, value_parser = value_parser!(u16).range(1..))]
     max_waiting: u16,
+    /// Seconds that reading the prompts of earlier requests may take; a request that would wait longer is refused with 429.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = value_parser!(u64).range(1..=86_400))]
+    max_wait: u64,
     /// Prompt tokens read per step.
     #[arg(long, default_value_t = 512, value_parser = value_parser!(u16).range(1..=8192))]
     chunk: u16,
     /// Tokens drafted per round by the model's own MTP head: auto, or 0 to 5. The answer is the same at every depth.
     #[arg(long, default_value = "auto", value_name = "auto|0..5")]
     mtp_depth: Depth,
+    /// Order of requests: slo (tokens in time, short prompts first, fair between keys) or fifo.
+    #[arg(long, default_value = "slo", value_name = "slo|fifo")]
+    schedule: Policy,
     /// Threads of the CPU backend; default: all cores.
     #[arg(long, value_parser = value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -217,6 +223,8 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
         fp4_activations: args.fp4_activations,
         chunk: usize::from(args.chunk),
         mtp_depth: args.mtp_depth,
+        policy: args.schedule,
+        patience: Duration::from_secs(args.max_wait),
         memory_reserve: args.memory_reserve.map(|gib| (gib * (1u64 << 30) as f64) as u64),
     })
 }

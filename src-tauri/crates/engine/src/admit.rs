@@ -2,6 +2,7 @@
 //! from the youngest when there are too few, to compute them again later. Part of the engine's step.
 
 use crate::{
+    policy::Candidate,
     queue::Waiting,
     runner::Runner,
     sequence::{Ended, Sequence},
@@ -9,7 +10,7 @@ use crate::{
 };
 
 impl<R: Runner> Worker<R> {
-    /// Gives free slots to requests: first to those that had to leave, then to waiting ones, first come first served. A
+    /// Gives free slots to requests: first to those that had to leave, then to waiting ones as the policy orders them. A
     /// request whose text is being read for another one waits for that.
     pub(crate) fn admit(&mut self) {
         while self.running.len() < self.limits.slots {
@@ -31,7 +32,21 @@ impl<R: Runner> Worker<R> {
 
     /// Which of the waiting requests is next.
     fn next(&mut self, waiting: &[&Waiting]) -> Option<usize> {
-        (0..waiting.len()).find(|i| !self.is_being_read(&waiting[*i].request.prompt))
+        let free: Vec<usize> =
+            (0..waiting.len()).filter(|i| !self.is_being_read(&waiting[*i].request.prompt)).collect();
+        let candidate = |i: &usize| {
+            let request = &waiting[*i].request;
+            let account = |sequence: &&Sequence| sequence.request.account == request.account;
+            Candidate {
+                unknown: request.prompt.len()
+                    - self.prefixes.find(&request.prompt).pages.len() * self.limits.page_len,
+                waited: waiting[*i].arrived.elapsed().as_secs_f64(),
+                priority: request.priority,
+                siblings: self.running.iter().filter(account).count(),
+            }
+        };
+        let candidates: Vec<Candidate> = free.iter().map(candidate).collect();
+        self.policy.admit(&candidates, &self.timing).map(|chosen| free[chosen])
     }
 
     /// True if another request is reading a text that `ids` begins with, further than is known yet. It will keep a state

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -12,6 +12,7 @@ use std::{
 
 use crate::{
     histogram::{BETWEEN_TOKENS, Histogram, SECONDS},
+    known::KnownTexts,
     status::{
         EngineCounters, EngineMemory, EngineModel, EnginePhase, EngineRequest, FinishedRequest, RequestEnd,
     },
@@ -24,6 +25,8 @@ const REMEMBERED: usize = 256;
 #[derive(Debug)]
 pub struct Board {
     inner: Mutex<BoardState>,
+    /// Which beginnings of texts need not be read again.
+    pub known: Arc<KnownTexts>,
     started: Instant,
     /// Milliseconds after `started` of the last sign of life.
     beat: AtomicU64,
@@ -74,6 +77,7 @@ impl Default for Board {
                 whole: Histogram::new(SECONDS),
                 next_seq: 1,
             }),
+            known: Arc::default(),
             started: Instant::now(),
             beat: AtomicU64::new(0),
         }
@@ -147,6 +151,16 @@ impl BoardState {
             self.finished.remove(refused.unwrap_or(0));
         }
         self.finished.push_back(request);
+    }
+
+    /// Seconds until `tokens` of waiting prompts and what is left of those that are being read will have been read, at the
+    /// speed measured so far; None as long as that says little.
+    pub fn reading_s(&self, tokens: usize) -> Option<f64> {
+        let counters = &self.counters;
+        let measured = counters.prefill_tokens >= 256 && counters.prefill_seconds > 0.0;
+        let left: u32 = self.running.iter().map(|r| r.prompt_tokens.saturating_sub(r.prefilled_tokens)).sum();
+        let rate = counters.prefill_tokens as f64 / counters.prefill_seconds;
+        measured.then(|| (tokens as f64 + f64::from(left)) / rate)
     }
 
     /// Seconds until a place in the queue is likely: the recent requests' mean time in a slot, shared by the slots.

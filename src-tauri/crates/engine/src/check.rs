@@ -51,7 +51,7 @@ impl<R: Runner> Worker<R> {
             );
             if self.running.is_empty() {
                 self.pages = FreePages::new(self.limits.pages);
-                self.prefixes = Prefixes::new(self.limits.page_len);
+                self.prefixes = Prefixes::new(self.limits.page_len, self.board.known.clone());
                 self.free_states = (0..self.limits.states).rev().collect();
             }
         }

@@ -15,6 +15,7 @@ use crate::{
     EngineError,
     board::{self, Board},
     depth::Depth,
+    policy::Policy,
     queue::{Queue, Refused, Waiting, unix_ms},
     request::{Event, Request},
     runner::{Limits, Runner},
@@ -55,8 +56,20 @@ pub struct Loaded<R> {
     pub runner: R,
     /// How many tokens are drafted per round.
     pub depth: Depth,
+    /// How requests are ordered.
+    pub policy: Policy,
+    /// How long reading the prompts before a new one may take; beyond that it is refused.
+    pub patience: Duration,
     /// What the API needs.
     pub served: Served,
+}
+
+/// What is known once a model is loaded.
+#[derive(Debug)]
+struct Ready {
+    served: Served,
+    limits: Limits,
+    patience: Duration,
 }
 
 /// How an engine ended.
@@ -76,7 +89,7 @@ pub struct Engine {
     board: Arc<Board>,
     queue: Arc<Queue>,
     cut: Arc<AtomicBool>,
-    ready: Arc<OnceLock<(Served, Limits)>>,
+    ready: Arc<OnceLock<Ready>>,
     ended: watch::Receiver<Option<End>>,
 }
 
@@ -124,20 +137,27 @@ impl Engine {
     /// The life of the engine thread.
     fn live<R: Runner>(&self, load: impl FnOnce(&Board) -> Result<Loaded<R>, Fault>) -> End {
         self.board.beat();
-        let Loaded { runner, depth, served } = match load(&self.board) {
+        let Loaded { runner, depth, policy, patience, served } = match load(&self.board) {
             Ok(loaded) => loaded,
             Err(fault) => return End::LoadFailed(fault),
         };
         self.board.set_phase(board::loading(3, 0.0));
         let limits = runner.limits();
         let tokenizer = served.tokenizer.clone();
-        let mut worker =
-            Worker::new(runner, depth, tokenizer, self.queue.clone(), self.board.clone(), self.cut.clone());
+        let mut worker = Worker::new(
+            runner,
+            depth,
+            policy,
+            tokenizer,
+            self.queue.clone(),
+            self.board.clone(),
+            self.cut.clone(),
+        );
         if let Err(error) = worker.warm_up() {
             return End::LoadFailed(error.fault());
         }
         // Nobody else sets it, and this thread comes here once.
-        let _ = self.ready.set((served, limits));
+        let _ = self.ready.set(Ready { served, limits, patience });
         if !self.queue.is_draining() {
             self.board.set_phase(EnginePhase::Ready);
         }
@@ -150,7 +170,7 @@ impl Engine {
     /// # Errors
     /// It still loads, or it has failed.
     pub fn served(&self) -> Result<&Served, EngineError> {
-        self.ready().map(|(served, _)| served)
+        self.ready().map(|ready| &ready.served)
     }
 
     /// Sizes, once the engine is ready.
@@ -158,10 +178,10 @@ impl Engine {
     /// # Errors
     /// It still loads, or it has failed.
     pub fn limits(&self) -> Result<&Limits, EngineError> {
-        self.ready().map(|(_, limits)| limits)
+        self.ready().map(|ready| &ready.limits)
     }
 
-    fn ready(&self) -> Result<&(Served, Limits), EngineError> {
+    fn ready(&self) -> Result<&Ready, EngineError> {
         match (&self.board.lock().phase, self.ready.get()) {
             (EnginePhase::Failed { fault }, _) => Err(EngineError::Stopped { fault: fault.clone() }),
             (_, Some(ready)) => Ok(ready),
@@ -176,7 +196,7 @@ impl Engine {
     /// # Errors
     /// The context is too small, or the engine is not ready.
     pub fn encode(&self, text: &str, seam: Option<char>, answer: usize) -> Result<Vec<u32>, EngineError> {
-        let (served, limits) = self.ready()?;
+        let Ready { served, limits, .. } = self.ready()?;
         let (context, answer) = (limits.context, answer.max(1));
         let overflow =
             |prompt, lower_bound| EngineError::ContextOverflow { context, prompt, answer, lower_bound };
@@ -205,7 +225,7 @@ impl Engine {
     /// # Errors
     /// Anything that is wrong with the request, or that there is no room; nothing has been computed then.
     pub fn submit(&self, request: Request) -> Result<mpsc::Receiver<Event>, EngineError> {
-        let (served, limits) = self.ready()?;
+        let Ready { served, limits, patience } = self.ready()?;
         let prompt = request.prompt.len();
         let tokens = served.tokenizer.len();
         if prompt == 0 {
@@ -221,7 +241,16 @@ impl Engine {
         }
         let limit = request.max_tokens.unwrap_or(context - prompt);
         let (events, receiver) = mpsc::channel(EVENTS);
-        let waiting = Waiting { request, limit, events, arrived: Instant::now(), arrived_ms: unix_ms() };
+        // Only what is not known from earlier requests has to be read. A request that is alone is never refused.
+        let unread = self.queue.unread();
+        let seconds = self.board.lock().reading_s(unread);
+        if let Some(seconds) = seconds.filter(|seconds| *seconds > patience.as_secs_f64()) {
+            let retry_after_s = (seconds - patience.as_secs_f64()).ceil().clamp(1.0, 600.0) as u32;
+            return Err(EngineError::Busy { seconds, limit: patience.as_secs_f64(), retry_after_s });
+        }
+        let unknown = prompt - self.board.known.positions(&request.prompt, limits.page_len);
+        let (arrived, arrived_ms) = (Instant::now(), unix_ms());
+        let waiting = Waiting { request, limit, unknown, events, arrived, arrived_ms };
         match self.queue.put(waiting) {
             Ok(()) => Ok(receiver),
             Err(Refused::Draining) => Err(EngineError::Draining),

@@ -34,6 +34,18 @@ pub enum EngineError {
         /// After how many seconds a place is likely.
         retry_after_s: u32,
     },
+    /// The prompts that are to be read before it take too long.
+    #[error(
+        "Reading the prompts of earlier requests takes about {seconds:.0} more seconds; at most {limit:.0} are allowed."
+    )]
+    Busy {
+        /// How long, seconds.
+        seconds: f64,
+        /// How long it may take, seconds.
+        limit: f64,
+        /// After how many seconds it is likely to be short enough.
+        retry_after_s: u32,
+    },
     /// Prompt and answer do not fit into the context.
     #[error(
         "This model's maximum context length is {context} tokens, but the request needs {}{} tokens ({prompt} in the \
@@ -84,7 +96,7 @@ impl EngineError {
             EngineError::Loading { .. } => "model_loading",
             EngineError::Draining => "server_draining",
             EngineError::Stopped { .. } => "engine_stopped",
-            EngineError::Full { .. } => "rate_limit_exceeded",
+            EngineError::Full { .. } | EngineError::Busy { .. } => "rate_limit_exceeded",
             EngineError::ContextOverflow { .. } => "context_length_exceeded",
             EngineError::EmptyPrompt => "empty_prompt",
             EngineError::UnknownToken { .. } => "unknown_token",
@@ -100,7 +112,9 @@ impl EngineError {
             EngineError::Tokenizer { .. } => "Download the model again, or choose one with a tokenizer.json.",
             EngineError::Loading { .. } => "Wait until it is ready and send the request again.",
             EngineError::Draining => "Send the request again when the engine has been started anew.",
-            EngineError::Full { .. } => "Wait for the time in Retry-After and send the request again.",
+            EngineError::Full { .. } | EngineError::Busy { .. } => {
+                "Wait for the time in Retry-After and send the request again."
+            }
             EngineError::ContextOverflow { .. } => "Shorten the prompt or ask for fewer tokens.",
             EngineError::EmptyPrompt => "Send a prompt with some text.",
             EngineError::UnknownToken { .. } => "Send ids that this model's tokenizer made.",

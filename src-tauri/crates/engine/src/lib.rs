@@ -10,14 +10,19 @@ mod cache_tests;
 mod check;
 pub mod depth;
 mod detokenise;
+mod echo;
 mod engine;
 mod error;
 pub mod histogram;
 mod keep;
+mod known;
 mod load;
+#[cfg(test)]
+mod mix_tests;
 #[cfg(test)]
 mod oracle;
 mod pages;
+pub mod policy;
 mod prefix;
 mod proof;
 mod queue;
@@ -29,6 +34,7 @@ pub mod runner;
 mod sampler;
 mod schedule;
 mod sequence;
+pub mod simulate;
 mod speculate;
 #[cfg(test)]
 mod speculate_tests;
@@ -38,7 +44,7 @@ mod step;
 #[cfg(test)]
 mod step_tests;
 mod stop;
-mod timing;
+pub mod timing;
 mod tokenizer;
 
 pub use depth::Depth;

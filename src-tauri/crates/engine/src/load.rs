@@ -3,7 +3,7 @@
 use std::{
     path::PathBuf,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hearth_checkpoint::{Checkpoint, CheckpointError};
@@ -15,6 +15,7 @@ use crate::{
     board::{Board, loading},
     depth::Depth,
     engine::{Loaded, Served},
+    policy::Policy,
     proof,
     runner::{Limits, Runner},
     sampler::Sampling,
@@ -50,6 +51,10 @@ pub struct LoadRequest {
     pub chunk: usize,
     /// Tokens drafted per round by the model's MTP head, if it has one.
     pub mtp_depth: Depth,
+    /// How requests are ordered.
+    pub policy: Policy,
+    /// How long reading the prompts before a new one may take; beyond that it is refused.
+    pub patience: Duration,
     /// Bytes of memory to leave to everything else; None: [`default_reserve`].
     pub memory_reserve: Option<u64>,
 }
@@ -139,7 +144,13 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         sampling: recommended(checkpoint.generation_config()),
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
-    Ok(Loaded { runner: model, depth: request.mtp_depth, served })
+    Ok(Loaded {
+        runner: model,
+        depth: request.mtp_depth,
+        policy: request.policy,
+        patience: request.patience,
+        served,
+    })
 }
 
 /// Lets prefill use the FP4 tensor cores.
@@ -192,13 +203,14 @@ fn fit(
     memory_limit: Option<MemoryLimit>,
 ) -> Result<LoadOptions, Fault> {
     let chunk = request.chunk.max(request.max_requests + 1);
-    let drafts = spec.mtp.as_ref().map_or(0, |_| request.mtp_depth.most());
+    // Without an MTP head, drafts are copied from earlier text.
+    let drafts = request.mtp_depth.most();
     let mut options = LoadOptions {
         context: request.context.unwrap_or(spec.context),
         slots: request.max_requests,
         kv: request.kv,
         snapshots: LoadOptions::snapshots_for(request.max_requests, drafts),
-        mtp: drafts > 0,
+        mtp: spec.mtp.is_some(),
         exact: request.exact,
         max_rows: chunk,
         memory_limit,
@@ -393,6 +405,8 @@ mod tests {
             fp4_activations: false,
             chunk: 64,
             mtp_depth: Depth::Auto,
+            policy: Policy::Slo,
+            patience: Duration::from_secs(600),
             memory_reserve: None,
         };
         let fault = load(&request, &Board::default()).map(|_| ()).expect_err("there is no such folder");

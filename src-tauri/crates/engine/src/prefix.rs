@@ -4,7 +4,9 @@
 //!
 //! Ideas: RadixAttention (arXiv 2312.07104) for the tree, Marconi (arXiv 2411.19379) for what a state is worth.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
+
+use crate::known::{KnownTexts, chained};
 
 /// Number of a node.
 pub type NodeId = usize;
@@ -15,6 +17,8 @@ struct Node {
     children: HashMap<Box<[u32]>, NodeId>,
     tokens: Box<[u32]>,
     page: u32,
+    /// Of the text up to its end.
+    hash: u64,
     /// Slot of the recurrent state after the page.
     state: Option<usize>,
     /// Pages from the root, this one included.
@@ -48,6 +52,8 @@ pub struct Prefixes {
     page_len: usize,
     clock: u64,
     held: usize,
+    /// Told of every state.
+    known: Arc<KnownTexts>,
 }
 
 /// Something that was pushed out.
@@ -60,8 +66,9 @@ pub struct Evicted {
 }
 
 impl Prefixes {
-    /// Empty; a page holds `page_len` tokens.
-    pub fn new(page_len: usize) -> Prefixes {
+    /// Empty; a page holds `page_len` tokens. `known` is told what states there are.
+    pub fn new(page_len: usize, known: Arc<KnownTexts>) -> Prefixes {
+        known.clear();
         Prefixes {
             nodes: Vec::new(),
             vacant: Vec::new(),
@@ -69,6 +76,7 @@ impl Prefixes {
             page_len: page_len.max(1),
             clock: 0,
             held: 0,
+            known,
         }
     }
 
@@ -115,6 +123,7 @@ impl Prefixes {
             children: HashMap::new(),
             tokens: tokens.into(),
             page,
+            hash: chained(parent.map_or(0, |parent| self.node(parent).hash), tokens),
             state: None,
             depth: parent.map_or(0, |parent| self.node(parent).depth) + 1,
             holders: 0,
@@ -146,6 +155,7 @@ impl Prefixes {
     pub fn set_state(&mut self, id: NodeId, slot: usize) {
         let before = self.node_mut(id).state.replace(slot);
         debug_assert_eq!(before, None, "a state would be lost");
+        self.known.add(self.node(id).hash);
     }
 
     /// A request runs on the path to `to`, where so far it ran on the path to `from`, which is a part of it.
@@ -201,6 +211,7 @@ impl Prefixes {
     pub fn evict_state(&mut self) -> Option<usize> {
         let ids = self.live().filter(|id| self.node(*id).state.is_some());
         let least = ids.min_by(|a, b| self.worth(*a).total_cmp(&self.worth(*b)))?;
+        self.known.remove(self.node(least).hash);
         self.node_mut(least).state.take()
     }
 
@@ -240,6 +251,9 @@ impl Prefixes {
             Some(parent) => self.node_mut(parent).children.remove(&node.tokens),
             None => self.roots.remove(&node.tokens),
         };
+        if node.state.is_some() {
+            self.known.remove(node.hash);
+        }
         self.vacant.push(id);
         node
     }
@@ -256,6 +270,12 @@ impl Prefixes {
     /// Pages in the tree.
     pub fn pages(&self) -> usize {
         self.nodes.len() - self.vacant.len()
+    }
+
+    /// Places for nodes, used and vacant.
+    #[cfg(test)]
+    pub fn places(&self) -> usize {
+        self.nodes.len()
     }
 
     /// The pages from the root to a node; none without one.
@@ -319,13 +339,17 @@ mod tests {
         node.expect("at least a page")
     }
 
+    fn tree_of_four() -> Prefixes {
+        Prefixes::new(4, Arc::default())
+    }
+
     fn text(len: u32, from: u32) -> Vec<u32> {
         (from..from + len).collect()
     }
 
     #[test]
     fn a_text_starts_from_the_deepest_state_and_leaves_a_token_to_compute() {
-        let mut tree = Prefixes::new(4);
+        let mut tree = tree_of_four();
         let ids = text(16, 0);
         let end = put(&mut tree, &ids, 10);
         assert_eq!(tree.find(&ids), Known { branch: 3, ..Known::default() });
@@ -346,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_page_that_is_known_already_comes_back() {
-        let mut tree = Prefixes::new(4);
+        let mut tree = tree_of_four();
         let (node, spare) = tree.insert(None, &text(4, 0), 3);
         assert_eq!(spare, None);
         assert_eq!(tree.insert(None, &text(4, 0), 5), (node, Some(5)));
@@ -355,7 +379,7 @@ mod tests {
 
     #[test]
     fn what_somebody_runs_on_stays_and_the_rest_goes_from_its_ends() {
-        let mut tree = Prefixes::new(4);
+        let mut tree = tree_of_four();
         let long = put(&mut tree, &text(16, 0), 0);
         let middle = put(&mut tree, &text(8, 0), 0);
         tree.hold(None, Some(middle));
@@ -373,7 +397,7 @@ mod tests {
 
     #[test]
     fn holding_a_deeper_page_counts_only_what_is_new() {
-        let mut tree = Prefixes::new(4);
+        let mut tree = tree_of_four();
         let end = put(&mut tree, &text(16, 0), 0);
         let start = put(&mut tree, &text(4, 0), 0);
         tree.hold(None, Some(start));
@@ -386,7 +410,7 @@ mod tests {
 
     #[test]
     fn the_state_that_saves_least_and_was_not_asked_for_goes_first() {
-        let mut tree = Prefixes::new(4);
+        let mut tree = tree_of_four();
         let long = put(&mut tree, &text(40, 0), 0);
         let near = put(&mut tree, &text(36, 0), 0);
         let other = put(&mut tree, &text(8, 100), 20);
@@ -406,7 +430,7 @@ mod tests {
 
     #[test]
     fn pages_behind_the_last_state_go_before_those_one_can_start_from() {
-        let mut tree = Prefixes::new(4);
+        let mut tree = tree_of_four();
         let kept = put(&mut tree, &text(8, 0), 0);
         tree.set_state(kept, 1);
         put(&mut tree, &text(16, 0), 0);

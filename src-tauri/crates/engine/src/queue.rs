@@ -20,6 +20,8 @@ pub struct Waiting {
     pub request: Request,
     /// Most tokens of the answer.
     pub limit: usize,
+    /// Tokens of the prompt that were not known when it arrived.
+    pub unknown: usize,
     /// Closed when the client went away.
     pub events: Sender<Event>,
     /// When it arrived.
@@ -116,6 +118,11 @@ impl Queue {
     /// True after [`Queue::drain`].
     pub fn is_draining(&self) -> bool {
         self.lock().draining
+    }
+
+    /// Tokens of the waiting prompts that have to be read.
+    pub fn unread(&self) -> usize {
+        self.lock().waiting.iter().map(|w| w.unknown).sum()
     }
 
     /// How many wait.

@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out: a request, and the events of its answer.
 
 use crate::{
+    policy::Priority,
     sampler::Sampling,
     status::{Fault, RequestKind},
 };
@@ -24,6 +25,10 @@ pub struct Request {
     pub stop: Vec<String>,
     /// True: end tokens do not end the answer (for measurements).
     pub ignore_end: bool,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whose it is: requests of one key, however many, get no more than their share. Any number, the same for one key.
+    pub account: u64,
 }
 
 /// Tokens of a request.

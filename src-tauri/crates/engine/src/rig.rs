@@ -16,6 +16,7 @@ use crate::{
     board::Board,
     depth::MOST,
     oracle::{Oracle, Step},
+    policy::{Policy, Priority},
     queue::{Queue, Refused, Waiting, unix_ms},
     runner::Runner,
     status::RequestKind,
@@ -51,7 +52,7 @@ pub(crate) fn bench_with<R: Runner>(
 ) -> Bench<R> {
     let (queue, board) = (Arc::new(Queue::new(waiting)), Arc::<Board>::default());
     let cut = Arc::<AtomicBool>::default();
-    let worker = Worker::new(runner, depth, tokenizer, queue.clone(), board.clone(), cut);
+    let worker = Worker::new(runner, depth, Policy::Fifo, tokenizer, queue.clone(), board.clone(), cut);
     Bench { worker, queue, board, steps: Arc::default() }
 }
 
@@ -65,6 +66,8 @@ pub(crate) fn request(prompt: &[u32], max_tokens: usize) -> Request {
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         stop: Vec::new(),
         ignore_end: false,
+        priority: Priority::Interactive,
+        account: 0,
     }
 }
 
@@ -72,8 +75,9 @@ impl<R: Runner> Bench<R> {
     pub fn put_with(&self, request: Request, events: usize) -> Result<mpsc::Receiver<Event>, Refused> {
         let (sender, receiver) = mpsc::channel(events);
         let limit = request.max_tokens.expect("the tests set it");
-        let waiting =
-            Waiting { request, limit, events: sender, arrived: Instant::now(), arrived_ms: unix_ms() };
+        let unknown = request.prompt.len();
+        let (arrived, arrived_ms) = (Instant::now(), unix_ms());
+        let waiting = Waiting { request, limit, unknown, events: sender, arrived, arrived_ms };
         self.queue.put(waiting).map(|()| receiver)
     }
 

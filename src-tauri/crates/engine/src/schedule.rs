@@ -1,12 +1,16 @@
 //! Which rows run in the next step: the rows of every request that is writing (its last token and the drafts after it), and
-//! one chunk of the prompt of the request that has waited longest for its first token. Called by the engine's step;
-//! changes nothing.
+//! a chunk of one prompt, as `policy` decides. Called by the engine's step; changes nothing.
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use hearth_kernels::ops::{Pass, Segment};
 
-use crate::{runner::Limits, sequence::Sequence, timing::Work};
+use crate::{
+    policy::Policy,
+    runner::Limits,
+    sequence::Sequence,
+    timing::{Timing, Work},
+};
 
 /// The rows of one step, or of a part of it.
 #[derive(Debug)]
@@ -33,22 +37,33 @@ pub struct Member {
 }
 
 /// The next step's rows, or None if nothing can run. `running` is in order of admission; those for which `paused` says
-/// so are left out. While others write, at most `chunk` rows of a prompt are read, so that they need not wait long.
-pub fn schedule(running: &[Sequence], paused: &[bool], limits: &Limits, chunk: usize) -> Option<Batch> {
+/// so are left out.
+pub fn schedule(
+    running: &[Sequence],
+    paused: &[bool],
+    limits: &Limits,
+    policy: Policy,
+    timing: &Timing,
+) -> Option<Batch> {
     let mut batch = Batch::new(limits.exact);
+    let now = Instant::now();
     let ready = || running.iter().enumerate().filter(|(index, _)| !paused[*index]);
     let mut room = limits.max_rows;
     // Everybody's next token comes before anybody's draft.
     let writers: Vec<_> = ready().filter(|(_, s)| !s.in_prefill()).take(room).collect();
     room -= writers.len();
+    let mut writing = Vec::with_capacity(writers.len());
     for (index, sequence) in writers {
         let drafts = sequence.drafts.len().min(room);
         room -= drafts;
         batch.push(index, sequence, 1 + drafts);
+        writing.push(sequence.writing(1 + drafts, now));
     }
-    if let Some((index, sequence)) = ready().find(|(_, s)| s.in_prefill()) {
-        let room = if batch.ids.is_empty() { room } else { room.min(chunk) };
-        let rows = room.min(sequence.readable());
+    let readers: Vec<_> = ready().filter(|(_, s)| s.in_prefill()).collect();
+    let reading: Vec<_> = readers.iter().map(|(_, sequence)| sequence.reading(now)).collect();
+    if let Some(chosen) = policy.read(&reading, timing) {
+        let (index, sequence) = readers[chosen];
+        let rows = policy.chunk(&writing, &reading[chosen], timing, room).min(sequence.readable());
         if rows > 0 {
             batch.push(index, sequence, rows);
         }

@@ -8,6 +8,8 @@ use tokio::sync::mpsc::Sender;
 use crate::{
     depth::Acceptance,
     detokenise::Detokeniser,
+    echo::Echo,
+    policy::{Reading, Writing},
     prefix::NodeId,
     queue::{Waiting, unix_ms},
     request::{Event, Finish, Request, Usage},
@@ -51,7 +53,13 @@ pub struct Sequence {
     pub drafts: Vec<u32>,
     /// How well its drafts did lately.
     pub acceptance: Acceptance,
-    /// How they did altogether.
+    /// True: they were copied from earlier text.
+    pub echoed: bool,
+    /// Where its text repeats itself.
+    pub echo: Echo,
+    /// How well copied drafts did lately.
+    pub echo_acceptance: Acceptance,
+    /// How all did altogether.
     pub speculation: Speculation,
     /// Tokens of the prompt that were known when it first ran.
     cached: Option<usize>,
@@ -62,6 +70,8 @@ pub struct Sequence {
     arrived: Instant,
     arrived_ms: f64,
     admitted: Instant,
+    /// When rows of it were computed last.
+    last_read: Instant,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     blocked_since: Option<Instant>,
@@ -97,7 +107,7 @@ impl Farewell {
 impl Sequence {
     /// A request that leaves the queue; it has no slot and no pages yet.
     pub fn admit(waiting: Waiting) -> Sequence {
-        let Waiting { request, limit, events, arrived, arrived_ms } = waiting;
+        let Waiting { request, limit, events, arrived, arrived_ms, .. } = waiting;
         Sequence {
             ids: request.prompt.clone(),
             seen: Seen::new(&request.prompt, &request.sampling),
@@ -115,6 +125,9 @@ impl Sequence {
             lanes: Vec::new(),
             drafts: Vec::new(),
             acceptance: Acceptance::default(),
+            echoed: false,
+            echo: Echo::default(),
+            echo_acceptance: Acceptance::default(),
             speculation: Speculation::default(),
             limit,
             events,
@@ -122,6 +135,7 @@ impl Sequence {
             arrived,
             arrived_ms,
             admitted: Instant::now(),
+            last_read: Instant::now(),
             first_token: None,
             last_token: None,
             blocked_since: None,
@@ -141,6 +155,30 @@ impl Sequence {
     /// True while text is being read: the prompt (also while only its last row is missing), or after a pause all of it.
     pub fn in_prefill(&self) -> bool {
         self.written() == 0 || self.ids.len() > self.computed + 1
+    }
+
+    /// What the policy wants to know of it while it writes.
+    pub fn writing(&self, rows: usize, now: Instant) -> Writing {
+        let since = now.saturating_duration_since(self.last_token.unwrap_or(now)).as_secs_f64();
+        Writing { rows, context: self.computed, since, priority: self.request.priority }
+    }
+
+    /// What the policy wants to know of it while it reads.
+    pub fn reading(&self, now: Instant) -> Reading {
+        let seconds = |from: Instant| now.saturating_duration_since(from).as_secs_f64();
+        Reading {
+            left: self.ids.len() - self.computed,
+            waited: seconds(self.arrived),
+            idle: seconds(self.last_read),
+            priority: self.request.priority,
+        }
+    }
+
+    /// Learns from a round: of `checked` drafts the first `accepted` were right.
+    pub fn learn(&mut self, checked: usize, accepted: usize) {
+        let acceptance = if self.echoed { &mut self.echo_acceptance } else { &mut self.acceptance };
+        acceptance.record(checked, accepted);
+        self.speculation.record(checked, accepted, self.echoed);
     }
 
     /// Rows it may read in one chunk: up to its next mark, or its end.
@@ -166,6 +204,7 @@ impl Sequence {
     /// Of `rows` rows that were computed the first `valid` are the sequence's; the others followed a wrong draft. The
     /// state after the last valid one is where `snapshots` said.
     pub fn advance(&mut self, rows: usize, valid: usize) {
+        self.last_read = Instant::now();
         self.computed += valid;
         if valid < rows {
             std::mem::swap(&mut self.slot, &mut self.lanes[valid - 1]);

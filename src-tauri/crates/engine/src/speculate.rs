@@ -1,6 +1,6 @@
-//! Drafting with the MTP head, after a part of a step: the rows that proved valid pass through the head, each with its next
-//! token, so that the head has keys and values for all of the text; then it proposes the next tokens, one step per draft.
-//! Part of the engine's step.
+//! Drafting, after a part of a step. The rows that proved valid pass through the MTP head, each with its next token, so that
+//! the head has keys and values for all of the text; then it proposes the next tokens, one step per draft. A request whose
+//! text repeats itself copies its drafts instead. Part of the engine's step.
 
 use std::time::Instant;
 
@@ -11,7 +11,6 @@ use crate::{
     depth::{Depth, Price, choose},
     runner::Runner,
     schedule::Batch,
-    sequence::Sequence,
     step::Worker,
     timing::Work,
 };
@@ -38,16 +37,16 @@ struct HeadRows {
 
 impl HeadRows {
     /// Adds rows from `position` on, each continuing the state of a row from `seed` on.
-    fn push(&mut self, sequence: &Sequence, position: usize, next_ids: &[u32], seed: u32) {
+    fn push(&mut self, slot: usize, pages: &[u32], position: usize, next_ids: &[u32], seed: u32) {
         let (first_row, rows) = (self.next_ids.len(), next_ids.len());
         self.next_ids.extend_from_slice(next_ids);
         self.seeds.extend(seed..seed + rows as u32);
         self.segments.push(Segment {
-            slot: sequence.slot,
+            slot,
             first_row,
             rows,
             position,
-            pages: sequence.pages.clone(),
+            pages: pages.to_vec(),
             snapshots: Vec::new(),
         });
     }
@@ -60,26 +59,42 @@ impl<R: Runner> Worker<R> {
         if self.drafts == 0 {
             return Ok(());
         }
+        let mtp = self.limits.mtp;
         let mut rows = HeadRows::default();
         let mut drafters = Vec::new();
         for ((segment, member), &valid) in part.pass.segments.iter().zip(&part.members).zip(valid) {
             let sequence = &mut self.running[member.index];
-            let rests = self.depth == Depth::Auto && member.writes && sequence.acceptance.rests();
-            if valid == 0 || rests {
+            if valid == 0 {
                 continue;
             }
-            let next_ids = &sequence.ids[segment.position + 1..=segment.position + valid];
-            rows.push(sequence, segment.position, next_ids, segment.first_row as u32);
-            if !sequence.in_prefill() {
-                let row = rows.next_ids.len() as u32 - 1;
+            let echoes = !sequence.in_prefill() && self.offer_echo(member.index);
+            let sequence = &mut self.running[member.index];
+            let rests = self.depth == Depth::Auto && member.writes && sequence.acceptance.rests();
+            let heads = mtp && !rests;
+            if heads {
+                let next_ids = &sequence.ids[segment.position + 1..=segment.position + valid];
+                // Onto the pages of the step: by now the request may share another's, which are not to be written.
+                let seed = segment.first_row as u32;
+                rows.push(sequence.slot, &segment.pages, segment.position, next_ids, seed);
+            }
+            if !sequence.in_prefill() && (heads || echoes) {
+                let row = (rows.next_ids.len() as u32).saturating_sub(1);
                 drafters.push(Drafter { index: member.index, row, depth: 0 });
             }
         }
+        self.choose_depths(&mut drafters);
+        for drafter in &mut drafters {
+            let sequence = &mut self.running[drafter.index];
+            if sequence.echoed {
+                // It has its drafts; the head need not propose any.
+                sequence.drafts.truncate(drafter.depth);
+                drafter.depth = 0;
+            }
+        }
+        drafters.retain(|drafter| drafter.depth > 0);
         if rows.segments.is_empty() {
             return Ok(());
         }
-        self.choose_depths(&mut drafters);
-        drafters.retain(|drafter| drafter.depth > 0);
         // A chunk of a prompt would make a step of the head look dearer than it is.
         let alike = part.members.iter().all(|member| member.writes);
         let mut want: Vec<u32> = drafters.iter().map(|drafter| drafter.row).collect();
@@ -94,13 +109,26 @@ impl<R: Runner> Worker<R> {
             for (row, drafter) in drafters.iter_mut().enumerate() {
                 let sequence = &self.running[drafter.index];
                 let newest = &sequence.drafts[level - 1..];
-                rows.push(sequence, sequence.computed + level - 1, newest, drafter.row);
+                let position = sequence.computed + level - 1;
+                rows.push(sequence.slot, &sequence.pages, position, newest, drafter.row);
                 drafter.row = row as u32;
             }
             want = (0..drafters.len() as u32).collect();
             logits = self.head_step(rows, false, &want, true)?;
         }
         Ok(())
+    }
+
+    /// Lets a request copy its drafts if its text repeats itself and copying has not just proved wrong.
+    fn offer_echo(&mut self, index: usize) -> bool {
+        let sequence = &mut self.running[index];
+        sequence.drafts = sequence.echo.propose(&sequence.ids, self.drafts);
+        sequence.echoed = !sequence.drafts.is_empty();
+        if sequence.echoed && self.depth == Depth::Auto && sequence.echo_acceptance.rests() {
+            sequence.drafts.clear();
+            sequence.echoed = false;
+        }
+        sequence.echoed
     }
 
     /// Decides how many tokens each drafts.
@@ -136,8 +164,13 @@ impl<R: Runner> Worker<R> {
         let writers = self.running.iter_mut().enumerate().filter(|(index, _)| indices.contains(index));
         for (_, sequence) in writers {
             let pages = (sequence.pages.len() * self.limits.page_len).saturating_sub(sequence.computed);
-            let room = sequence.room_for_drafts().min(sequence.lanes.len()).min(self.drafts).min(pages);
-            rooms.push((&mut sequence.acceptance, room));
+            let mut room = sequence.room_for_drafts().min(sequence.lanes.len()).min(self.drafts).min(pages);
+            if sequence.echoed {
+                room = room.min(sequence.drafts.len());
+                rooms.push((&mut sequence.echo_acceptance, room));
+            } else {
+                rooms.push((&mut sequence.acceptance, room));
+            }
         }
         for (drafter, depth) in drafters.iter_mut().zip(choose(self.depth, &mut rooms, price)) {
             drafter.depth = depth;

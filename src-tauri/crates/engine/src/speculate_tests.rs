@@ -213,7 +213,7 @@ fn real_models_write_the_same_tokens_at_every_depth_alone_and_in_company() {
             let mut bench = bench_of(model(&checkpoint), depth, 8);
             assert_eq!(run(&mut bench, &mix()), alone, "{family} at depth {depth}");
             let speculation = bench.board.lock().counters.speculation.clone();
-            assert_eq!(speculation.rounds > 0, has_head, "{family} at depth {depth}");
+            assert!(speculation.rounds > 0 || !has_head, "{family} at depth {depth}");
         }
     }
     assert!(with_head >= 2, "{with_head} fixtures have an MTP head");

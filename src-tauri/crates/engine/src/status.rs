@@ -123,6 +123,10 @@ pub struct Speculation {
     pub drafted: Vec<u64>,
     /// Of these, accepted.
     pub accepted: Vec<u64>,
+    /// Of all drafted tokens, those that were copied from earlier text, without the MTP head.
+    pub echoed: u64,
+    /// Of these, accepted.
+    pub echoed_accepted: u64,
     /// Seconds in steps of the MTP head, prompts included.
     pub draft_seconds: f64,
     /// Seconds in the steps that checked drafts.
@@ -131,11 +135,15 @@ pub struct Speculation {
 
 impl Speculation {
     /// Counts a round of `checked` drafts whose first `accepted` were right.
-    pub fn record(&mut self, checked: usize, accepted: usize) {
+    pub fn record(&mut self, checked: usize, accepted: usize, echoed: bool) {
         if checked == 0 {
             return;
         }
         self.rounds += 1;
+        if echoed {
+            self.echoed += checked as u64;
+            self.echoed_accepted += accepted as u64;
+        }
         if self.drafted.len() < checked {
             self.drafted.resize(checked, 0);
             self.accepted.resize(checked, 0);

@@ -16,6 +16,7 @@ use crate::{
     board::Board,
     depth::Depth,
     pages::FreePages,
+    policy::Policy,
     prefix::Prefixes,
     queue::{Queue, Waiting, unix_ms},
     request::{Event, Usage},
@@ -34,16 +35,12 @@ const IDLE: Duration = Duration::from_millis(100);
 /// How long it sleeps when every request waits for its client to read.
 const BLOCKED: Duration = Duration::from_millis(2);
 
-/// How long a request that writes should wait at most for a chunk of another's prompt, seconds per step.
-const PAUSE: f64 = 0.1;
-/// Shortest chunk, rows: below it weights are read for too few.
-const SHORTEST: usize = 16;
-
 /// Everything the engine thread owns.
 pub(crate) struct Worker<R: Runner> {
     pub(crate) runner: R,
     pub(crate) limits: Limits,
     pub(crate) depth: Depth,
+    pub(crate) policy: Policy,
     /// Most tokens drafted per round and request.
     pub(crate) drafts: usize,
     memory: EngineMemory,
@@ -86,18 +83,21 @@ impl<R: Runner> Worker<R> {
     pub(crate) fn new(
         runner: R,
         depth: Depth,
+        policy: Policy,
         tokenizer: Arc<Tokenizer>,
         queue: Arc<Queue>,
         board: Arc<Board>,
         cut: Arc<AtomicBool>,
     ) -> Worker<R> {
         let limits = runner.limits();
+        let prefixes = Prefixes::new(limits.page_len, board.known.clone());
         Worker {
             memory: runner.memory(),
             runner,
             limits,
             depth,
-            drafts: if limits.mtp { depth.most() } else { 0 },
+            policy,
+            drafts: depth.most(),
             tokenizer,
             queue,
             board,
@@ -105,7 +105,7 @@ impl<R: Runner> Worker<R> {
             running: Vec::new(),
             free_states: (0..limits.states).rev().collect(),
             pages: FreePages::new(limits.pages),
-            prefixes: Prefixes::new(limits.page_len),
+            prefixes,
             suspended: Vec::new(),
             timing: Timing::default(),
             draft_seconds: None,
@@ -161,7 +161,7 @@ impl<R: Runner> Worker<R> {
         self.admit();
         self.make_room();
         let paused: Vec<bool> = self.running.iter_mut().map(Sequence::is_blocked).collect();
-        let Some(batch) = schedule(&self.running, &paused, &self.limits, self.chunk()) else {
+        let Some(batch) = schedule(&self.running, &paused, &self.limits, self.policy, &self.timing) else {
             self.report();
             return false;
         };
@@ -255,9 +255,9 @@ impl<R: Runner> Worker<R> {
                 outcome.checked |= !drafts.is_empty();
                 // What lies behind an end was never put to the test.
                 let checked = if end.is_some() { tokens - 1 } else { drafts.len() };
-                sequence.acceptance.record(checked, tokens - 1);
-                sequence.speculation.record(checked, tokens - 1);
-                self.board.lock().counters.speculation.record(checked, tokens - 1);
+                sequence.learn(checked, tokens - 1);
+                let echoed = sequence.echoed;
+                self.board.lock().counters.speculation.record(checked, tokens - 1, echoed);
             }
             outcome.valid.push(if end.is_some() { 0 } else { valid });
             outcome.ended.extend(end.map(|end| (member.index, end)));
@@ -308,14 +308,6 @@ impl<R: Runner> Worker<R> {
             self.farewell(sequence, Ended::Failed(fault.clone()));
         }
         self.end((0..self.running.len()).map(|i| (i, Ended::Failed(fault.clone()))).collect());
-    }
-
-    /// Rows of a prompt that may be read in a step beside requests that write.
-    fn chunk(&self) -> usize {
-        let writers = || self.running.iter().filter(|sequence| !sequence.in_prefill());
-        let rows = writers().map(|sequence| 1 + sequence.drafts.len()).sum();
-        let context = writers().map(|sequence| sequence.computed).sum();
-        self.timing.rows_within(PAUSE, rows, context).max(SHORTEST)
     }
 
     fn count(&mut self, part: &Batch, outcome: &Outcome, forward: f64, draft: f64) {

@@ -9,6 +9,7 @@ use crate::{
     Depth, Engine, EngineError, Event, Finish, Loaded, Request, Sampling, Served,
     engine::End,
     oracle::{LIMITS, Oracle},
+    policy::Policy,
     queue::Refused,
     rig::{bench, finish, read, request},
     runner::{Limits, Runner},
@@ -240,9 +241,19 @@ async fn ready(engine: &Engine) {
 
 #[tokio::test]
 async fn an_engine_serves_refuses_what_cannot_fit_and_ends_when_drained() {
-    let engine =
-        Engine::start(|_| Ok(Loaded { runner: Oracle::default(), depth: Depth::Auto, served: served() }), 4)
-            .expect("starts");
+    let engine = Engine::start(
+        |_| {
+            Ok(Loaded {
+                runner: Oracle::default(),
+                depth: Depth::Auto,
+                policy: Policy::Fifo,
+                patience: Duration::from_secs(600),
+                served: served(),
+            })
+        },
+        4,
+    )
+    .expect("starts");
     ready(&engine).await;
     let mut events = engine.submit(request(&[97], 2)).expect("fits");
     let mut text = String::new();
@@ -314,8 +325,19 @@ async fn a_panic_in_the_engine_thread_closes_the_channels_and_is_reported() {
             EngineMemory { weights: 0.0, kv: 0.0, kv_used: 0.0, kv_cached: 0.0, state: 0.0, scratch: 0.0 }
         }
     }
-    let engine = Engine::start(|_| Ok(Loaded { runner: Panics, depth: Depth::Auto, served: served() }), 4)
-        .expect("starts");
+    let engine = Engine::start(
+        |_| {
+            Ok(Loaded {
+                runner: Panics,
+                depth: Depth::Auto,
+                policy: Policy::Fifo,
+                patience: Duration::from_secs(600),
+                served: served(),
+            })
+        },
+        4,
+    )
+    .expect("starts");
     ready(&engine).await;
     let mut events = engine.submit(request(&[66], 5)).expect("fits");
     assert_eq!(events.recv().await, None);

@@ -80,6 +80,11 @@ impl Timing {
         self.theta[1].max(0.0) / ROWS
     }
 
+    /// Seconds that one more row of a prompt costs.
+    pub fn prompt_row(&self) -> f64 {
+        self.theta[2].max(0.0) / CHUNK
+    }
+
     /// As if steps had always cost `seconds` per row of a prompt and nothing else.
     #[cfg(test)]
     pub fn of_prompt_rows(seconds: f64) -> Timing {

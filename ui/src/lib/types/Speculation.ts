@@ -18,6 +18,14 @@ drafted: Array<number>,
  */
 accepted: Array<number>, 
 /**
+ * Of all drafted tokens, those that were copied from earlier text, without the MTP head.
+ */
+echoed: number, 
+/**
+ * Of these, accepted.
+ */
+echoed_accepted: number, 
+/**
  * Seconds in steps of the MTP head, prompts included.
  */
 draft_seconds: number, 
