@@ -13,6 +13,7 @@ use std::{
 use crate::{
     histogram::{BETWEEN_TOKENS, Histogram, SECONDS},
     known::KnownTexts,
+    replay::Replay,
     status::{
         EngineCounters, EngineMemory, EngineModel, EnginePhase, EngineRequest, FinishedRequest, RequestEnd,
     },
@@ -27,6 +28,8 @@ pub struct Board {
     inner: Mutex<BoardState>,
     /// Which beginnings of texts need not be read again.
     pub known: Arc<KnownTexts>,
+    /// What was answered lately.
+    pub replay: Replay,
     started: Instant,
     /// Milliseconds after `started` of the last sign of life.
     beat: AtomicU64,
@@ -78,6 +81,7 @@ impl Default for Board {
                 next_seq: 1,
             }),
             known: Arc::default(),
+            replay: Replay::default(),
             started: Instant::now(),
             beat: AtomicU64::new(0),
         }
@@ -233,5 +237,26 @@ mod tests {
         board.lock().finish(ended(RequestEnd::Length));
         assert_eq!(board.lock().retry_after_s(4), 24);
         assert_eq!(board.lock().retry_after_s(1000), 60);
+    }
+
+    #[test]
+    fn how_long_reading_takes_is_told_by_the_speed_so_far_and_not_before_there_is_one() {
+        let board = Board::default();
+        let mut state = board.lock();
+        assert_eq!(state.reading_s(1000), None);
+        (state.counters.prefill_tokens, state.counters.prefill_seconds) = (1000, 2.0);
+        assert_eq!(state.reading_s(1000), Some(2.0));
+        state.running.push(crate::status::EngineRequest {
+            id: "r".into(),
+            phase: crate::status::RequestPhase::Prefill,
+            prompt_tokens: 700,
+            prefilled_tokens: 200,
+            output_tokens: 0,
+            started_ms: 0.0,
+        });
+        assert_eq!(state.reading_s(1000), Some(3.0));
+        let busy = crate::EngineError::Busy { seconds: 3.0, limit: 1.0, retry_after_s: 2 };
+        assert_eq!(busy.code(), "rate_limit_exceeded");
+        assert!(busy.to_string().contains("about 3 more seconds; at most 1 "), "{busy}");
     }
 }

@@ -214,6 +214,8 @@ impl Engine {
             }
         }
         let ids = served.tokenizer.encode(text, seam)?;
+        // An answer that comes back is read in the tokens it was written in, so that it need not be computed again.
+        let ids = self.board.replay.apply(ids, |id| served.tokenizer.bytes(id));
         if ids.len() + answer > context {
             return Err(overflow(ids.len(), false));
         }

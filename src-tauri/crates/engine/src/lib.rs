@@ -10,6 +10,8 @@ mod cache_tests;
 mod check;
 pub mod depth;
 mod detokenise;
+#[cfg(test)]
+mod device_tests;
 mod echo;
 mod engine;
 mod error;
@@ -27,6 +29,7 @@ mod prefix;
 mod proof;
 mod queue;
 mod random;
+mod replay;
 mod request;
 #[cfg(test)]
 mod rig;

@@ -293,6 +293,9 @@ impl<R: Runner> Worker<R> {
 
     /// Writes the history of a request that holds nothing any more, and its last event.
     fn farewell(&mut self, sequence: Sequence, how: Ended) {
+        if matches!(how, Ended::Finished(_)) && sequence.written() > 0 {
+            self.board.replay.remember(sequence.ids.clone(), sequence.request.prompt.len());
+        }
         let (record, farewell) = sequence.end(how);
         self.board.lock().finish(record);
         self.farewells.extend(farewell);
