@@ -104,6 +104,9 @@ impl Acceptance {
     }
 }
 
+/// Requests that get depths of their own.
+const APART: usize = 4;
+
 /// Seconds that a round's parts cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Price {
@@ -120,13 +123,29 @@ pub struct Price {
 ///   tokens  = requests + sum over drafts of the probability that they and all before them are accepted
 ///   seconds = step + row * drafts + draft * deepest
 ///
-/// Drafts are added from the most to the least likely as long as that raises tokens / seconds, for every deepest depth.
+/// Drafts are added from the most to the least likely as long as that raises tokens / seconds, for every deepest depth. More
+/// than [`APART`] requests get one depth together: a backend that records its steps has a record for every combination.
 pub fn choose(depth: Depth, requests: &mut [(&mut Acceptance, usize)], price: Price) -> Vec<usize> {
     if let Depth::Fixed(depth) = depth {
         return requests.iter().map(|(_, room)| depth.min(*room)).collect();
     }
     let mut best = (requests.len() as f64 / price.step.max(1e-9), vec![0; requests.len()]);
     for deepest in 1..=MOST {
+        if requests.len() > APART {
+            let depths: Vec<usize> = requests.iter().map(|(_, room)| deepest.min(*room)).collect();
+            let alive = requests
+                .iter()
+                .zip(&depths)
+                .map(|((a, _), depth)| a.survival()[..*depth].iter().sum::<f64>());
+            let tokens = requests.len() as f64 + alive.sum::<f64>();
+            let drafts = depths.iter().sum::<usize>() as f64;
+            let seconds = price.step + price.row * drafts + price.draft * deepest as f64;
+            let rate = tokens / seconds.max(1e-9);
+            if rate > best.0 {
+                best = (rate, depths);
+            }
+            continue;
+        }
         let mut drafts: Vec<(f64, usize)> = Vec::new();
         for (i, (acceptance, room)) in requests.iter().enumerate() {
             let alive = acceptance.survival();
@@ -216,6 +235,15 @@ mod tests {
         let depths = choose(Depth::Auto, &mut [(&mut bad, MOST), (&mut good, MOST)], SPARK);
         assert_eq!(depths[0], 0);
         assert!(depths[1] >= 3, "{depths:?}");
+    }
+
+    #[test]
+    fn many_requests_get_one_depth() {
+        let mut many: Vec<Acceptance> = (0..6).map(|i| used_to(5, i % 4)).collect();
+        let mut requests: Vec<_> = many.iter_mut().map(|acceptance| (acceptance, MOST)).collect();
+        let free = Price { step: 0.01, row: 0.0001, draft: 0.0 };
+        let depths = choose(Depth::Auto, &mut requests, free);
+        assert!(depths[0] > 0 && depths.iter().all(|depth| *depth == depths[0]), "{depths:?}");
     }
 
     #[test]

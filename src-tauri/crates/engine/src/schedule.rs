@@ -1,7 +1,7 @@
 //! Which rows run in the next step: the rows of every request that is writing (its last token and the drafts after it), and
 //! a chunk of one prompt, as `policy` decides. Called by the engine's step; changes nothing.
 
-use std::{ops::Range, time::Instant};
+use std::{cmp::Reverse, ops::Range, time::Instant};
 
 use hearth_kernels::ops::{Pass, Segment};
 
@@ -50,8 +50,10 @@ pub fn schedule(
     let ready = || running.iter().enumerate().filter(|(index, _)| !paused[*index]);
     let mut room = limits.max_rows;
     // Everybody's next token comes before anybody's draft.
-    let writers: Vec<_> = ready().filter(|(_, s)| !s.in_prefill()).take(room).collect();
+    let mut writers: Vec<_> = ready().filter(|(_, s)| !s.in_prefill()).take(room).collect();
     room -= writers.len();
+    // In one order of lengths: a backend that records its steps has a record for every sequence of them.
+    writers.sort_by_key(|(_, sequence)| Reverse(sequence.drafts.len()));
     let mut writing = Vec::with_capacity(writers.len());
     for (index, sequence) in writers {
         let drafts = sequence.drafts.len().min(room);

@@ -2,7 +2,7 @@
 //! the head has keys and values for all of the text; then it proposes the next tokens, one step per draft. A request whose
 //! text repeats itself copies its drafts instead. Part of the engine's step.
 
-use std::time::Instant;
+use std::{cmp::Reverse, time::Instant};
 
 use hearth_kernels::ops::{Pass, Segment};
 use hearth_model::Seed;
@@ -62,7 +62,10 @@ impl<R: Runner> Worker<R> {
         let mtp = self.limits.mtp;
         let mut rows = HeadRows::default();
         let mut drafters = Vec::new();
-        for ((segment, member), &valid) in part.pass.segments.iter().zip(&part.members).zip(valid) {
+        let mut members: Vec<_> = part.pass.segments.iter().zip(&part.members).zip(valid).collect();
+        // In one order of lengths, as in `schedule`.
+        members.sort_by_key(|(_, valid)| Reverse(**valid));
+        for ((segment, member), &valid) in members {
             let sequence = &mut self.running[member.index];
             if valid == 0 {
                 continue;
