@@ -29,6 +29,7 @@ async fn main() {
             max_requests: 16,
             kv: KvType::Bf16,
             exact: false,
+            fp4_activations: false,
             chunk: 512,
             mtp_depth: depth,
             policy: Policy::Slo,

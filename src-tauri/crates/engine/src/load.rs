@@ -375,6 +375,8 @@ mod tests {
             fp4_activations: true,
             chunk: 64,
             mtp_depth: Depth::Auto,
+            policy: Policy::Slo,
+            patience: Duration::from_secs(600),
             memory_reserve: None,
         };
         let board = Board::default();
