@@ -6,7 +6,7 @@ import type { Source } from "./Source";
  */
 export type MemoryPart = { 
 /**
- * `weights`, `kv_used`, `kv_reserved`, `state`, `scratch`, `context` (what CUDA itself takes), `other`, `cache` (reclaimable),
+ * `weights`, `kv_used`, `kv_cached`, `kv_reserved`, `state`, `scratch`, `context` (what CUDA itself takes), `other`, `cache` (reclaimable),
  * `free`.
  */
 kind: string, 

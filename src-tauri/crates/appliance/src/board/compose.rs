@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     control::types::{
-        ActiveRequest, Bandwidth, CpuNow, Endpoint, EngineState, Gpu, Machine, MemoryHolder, ModelCard,
-        Notice, Profile, Settings, Snapshot, Source, Throughput,
+        ActiveRequest, Bandwidth, CpuNow, Drafts, Endpoint, EngineState, Gpu, Machine, MemoryHolder,
+        ModelCard, Notice, Profile, Settings, Snapshot, Source, Throughput,
     },
     supervisor::{EngineView, now_ms},
 };
@@ -82,7 +82,7 @@ impl Present<'_> {
             _ => reserve(self.settings.memory_reserve, host_memory.as_ref()),
         };
         let state = self.state(host_memory.as_ref().filter(|_| !matches!(pool, Pool::Gpu(_))), reserve);
-        let rates = self.rates;
+        let rates = &self.rates;
         let mut memory = bar(pool, engine_memory, self.engine_on_gpu, reserve);
         memory.others = self
             .largest
@@ -115,7 +115,7 @@ impl Present<'_> {
                     clock_mhz: self.cpu.clock_mhz,
                 }),
             },
-            drafts: None,
+            drafts: self.drafts(),
             active: self.active(),
             notices: self.notices(),
             profile: self.profile,
@@ -145,7 +145,7 @@ impl Present<'_> {
 
     /// Measured where the GPU counts its own traffic, estimated from the engine's counters elsewhere; nothing outside decode.
     fn bandwidth(&self) -> Bandwidth {
-        let rates = self.rates;
+        let rates = &self.rates;
         let nominal_gb_s =
             self.gpu.filter(|gpu| self.on_gpu() || gpu.is_gb10()).and_then(|gpu| gpu.nominal_gb_s);
         let estimated = rates.bytes_per_s.map(|bytes| bytes / 1e9);
@@ -160,6 +160,18 @@ impl Present<'_> {
             roof_gb_s: self.roof.map(|bytes| bytes / 1e9),
             nominal_gb_s,
         }
+    }
+
+    /// What drafting does; null for a model that drafts nothing.
+    fn drafts(&self) -> Option<Drafts> {
+        let status = self.view.status.as_ref()?;
+        let depth = status.model.as_ref()?.mtp_depth.clone()?;
+        Some(Drafts {
+            kept: self.rates.kept.clone(),
+            tokens_per_round: self.rates.tokens_per_round(),
+            depth: Some(depth),
+            rounds: status.counters.speculation.rounds as f64,
+        })
     }
 
     /// What keeps a serving GPU from its speed.

@@ -32,7 +32,11 @@ pub(super) fn bar(pool: Pool, engine: Option<&EngineMemory>, on_gpu: Option<u64>
         let kv_used = engine.kv_used.min(engine.kv);
         add("weights", engine.weights, Source::Exact);
         add("kv_used", kv_used, Source::Exact);
-        add("kv_reserved", engine.kv - kv_used, Source::Exact);
+        let kv_cached = engine.kv_cached.clamp(0.0, (engine.kv - kv_used).max(0.0));
+        if kv_cached > 0.0 {
+            add("kv_cached", kv_cached, Source::Exact);
+        }
+        add("kv_reserved", engine.kv - kv_used - kv_cached, Source::Exact);
         add("state", engine.state, Source::Exact);
         add("scratch", engine.scratch, Source::Exact);
         own = engine.weights + engine.kv + engine.state + engine.scratch;
@@ -78,7 +82,7 @@ mod tests {
     const HOST: HostMemory = HostMemory { total: 1000, free: 300, available: 700 };
 
     fn engine(weights: f64) -> EngineMemory {
-        EngineMemory { weights, kv: 50.0, kv_used: 20.0, kv_cached: 0.0, state: 5.0, scratch: 5.0 }
+        EngineMemory { weights, kv: 50.0, kv_used: 20.0, kv_cached: 8.0, state: 5.0, scratch: 5.0 }
     }
 
     fn part(memory: &Memory, kind: &str) -> Option<f64> {
@@ -115,7 +119,7 @@ mod tests {
     fn without_meminfo_the_pool_is_unknown() {
         let memory = bar(Pool::Unified(None), Some(&engine(1.0)), None, 0.0);
         assert_eq!((memory.total, part(&memory, "other")), (None, None));
-        assert_eq!(part(&memory, "kv_reserved"), Some(30.0));
+        assert_eq!((part(&memory, "kv_cached"), part(&memory, "kv_reserved")), (Some(8.0), Some(22.0)));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hearth_engine::status::EngineCounters;
+use hearth_engine::status::{EngineCounters, Speculation};
 
 /// Differences are taken over about this long: long enough for steps of a slow machine, short enough to be "now".
 const WINDOW: Duration = Duration::from_secs(3);
@@ -19,7 +19,7 @@ struct Reading {
 }
 
 /// Speeds now; null where nothing of the kind happened.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Rates {
     /// Tokens written per second of decode.
     pub decode_tok_s: Option<f64>,
@@ -31,6 +31,15 @@ pub(crate) struct Rates {
     pub steps_per_s: Option<f64>,
     /// Their product, bytes per second.
     pub bytes_per_s: Option<f64>,
+    /// Share 0..1 of the rounds in which the first, second, ... draft was accepted; empty without a round.
+    pub kept: Vec<f64>,
+}
+
+impl Rates {
+    /// A round writes one token more than drafts were accepted.
+    pub(crate) fn tokens_per_round(&self) -> Option<f64> {
+        (!self.kept.is_empty()).then(|| 1.0 + self.kept.iter().sum::<f64>())
+    }
 }
 
 /// The last readings.
@@ -71,6 +80,7 @@ impl Meter {
         let mut rates = Rates {
             decode_tok_s: per(decoded, decode_s),
             prefill_tok_s: per(difference(a.prefill_tokens, b.prefill_tokens), prefill_s),
+            kept: kept(&a.speculation, &b.speculation),
             ..Rates::default()
         };
         // Reads per second say something about speed only while decode is what the time goes into.
@@ -85,9 +95,41 @@ impl Meter {
     }
 }
 
+/// Of the rounds between two readings, the share that kept each draft. A round that drafted fewer kept none of the rest.
+fn kept(a: &Speculation, b: &Speculation) -> Vec<f64> {
+    let rounds = b.rounds.saturating_sub(a.rounds);
+    if rounds == 0 {
+        return Vec::new();
+    }
+    let since = |a: &[u64], b: &[u64], i: usize| b[i].saturating_sub(a.get(i).copied().unwrap_or(0)) as f64;
+    let places = b.drafted.len().min(b.accepted.len());
+    let tried = (0..places).filter(|i| since(&a.drafted, &b.drafted, *i) > 0.0);
+    tried.map(|i| since(&a.accepted, &b.accepted, i) / rounds as f64).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drafts_are_told_by_place_over_the_last_rounds_only() {
+        let at = |rounds, drafted: &[u64], accepted: &[u64]| EngineCounters {
+            speculation: Speculation {
+                rounds,
+                drafted: drafted.to_vec(),
+                accepted: accepted.to_vec(),
+                ..Speculation::default()
+            },
+            ..EngineCounters::default()
+        };
+        let (mut meter, start) = (Meter::default(), Instant::now());
+        meter.push(start, 1, &at(100, &[100, 100], &[10, 5]));
+        assert_eq!(meter.rates().tokens_per_round(), None);
+        meter.push(start + Duration::from_secs(1), 1, &at(110, &[110, 110, 4], &[19, 11, 2]));
+        let rates = meter.rates();
+        assert_eq!(rates.kept, [0.9, 0.6, 0.2]);
+        assert!((rates.tokens_per_round().unwrap() - 2.7).abs() < 1e-9);
+    }
 
     fn counters(steps: u64, seconds: f64) -> EngineCounters {
         EngineCounters {

@@ -9,7 +9,7 @@ use super::types::Source;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[ts(export)]
 pub struct MemoryPart {
-    /// `weights`, `kv_used`, `kv_reserved`, `state`, `scratch`, `context` (what CUDA itself takes), `other`, `cache` (reclaimable),
+    /// `weights`, `kv_used`, `kv_cached`, `kv_reserved`, `state`, `scratch`, `context` (what CUDA itself takes), `other`, `cache` (reclaimable),
     /// `free`.
     pub kind: String,
     /// Bytes.
