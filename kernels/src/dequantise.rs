@@ -1,7 +1,8 @@
 //! The bit-exact definition of every weight format, as plain f32 numbers. Used by tests, by the parity tools, and by
 //! whoever wants to know what a stored weight means. Backends may fold a scale elsewhere, which moves the last bit.
 
-use crate::{Fp8Scales, Nvfp4Global, OpError, PackedWeight, Result, Values};
+use crate::weight::{StoredScales, StoredWeight};
+use crate::{Fp8Scales, Nvfp4Global, OpError, PackedWeight, Result, Values, WeightFormat};
 use half::{bf16, f16};
 
 /// The sixteen E2M1 numbers (OCP Microscaling formats 1.0, section 5.3.3): bit 3 is the sign.
@@ -71,6 +72,30 @@ pub fn dequantise(weight: &PackedWeight<'_>) -> Result<Vec<f32>> {
 
 /// Refuses a matrix whose stored parts do not have the sizes its shape asks for.
 pub(crate) fn check(weight: &PackedWeight<'_>) -> Result<()> {
+    let count = check_stored(&weight.stored())?;
+    let expect = |what, expected, found| long(weight.rows, weight.cols, what, expected, found);
+    match &weight.values {
+        Values::F32(bytes) => expect("f32 bytes", count * 4, bytes.len()),
+        Values::F16(bytes) => expect("f16 bytes", count * 2, bytes.len()),
+        Values::Bf16(bytes) => expect("bf16 bytes", count * 2, bytes.len()),
+        Values::Fp8 { codes, .. } => expect("fp8 codes", count, codes.len()),
+        Values::Nvfp4 { nibbles, scales, .. } => {
+            expect("nvfp4 nibbles", count / 2, nibbles.len())?;
+            expect("nvfp4 scales", count / 16, scales.len())
+        }
+    }
+}
+
+fn long(rows: usize, cols: usize, what: &'static str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    let expected = format!("{expected} long for [{rows}, {cols}]");
+    Err(OpError::shape("pack", what, expected, format!("{found} long")))
+}
+
+/// Refuses a stored matrix whose shape or scales make no sense; its number of elements.
+pub(crate) fn check_stored(weight: &StoredWeight) -> Result<usize> {
     let (rows, cols) = (weight.rows, weight.cols);
     let count =
         rows.checked_mul(cols).filter(|n| *n > 0 && *n <= isize::MAX as usize / 4).ok_or_else(|| {
@@ -81,37 +106,22 @@ pub(crate) fn check(weight: &PackedWeight<'_>) -> Result<()> {
                 format!("[{rows}, {cols}]"),
             )
         })?;
-    let expect = |what: &'static str, expected: usize, found: usize| {
-        if expected == found {
-            return Ok(());
+    match (&weight.scales, weight.format) {
+        (StoredScales::Fp8(Fp8Scales::Tensor(_)), WeightFormat::Fp8)
+        | (StoredScales::None, WeightFormat::F32 | WeightFormat::F16 | WeightFormat::Bf16) => Ok(count),
+        (StoredScales::Fp8(Fp8Scales::Row(scales)), WeightFormat::Fp8) => {
+            long(rows, cols, "fp8 row scales", rows, scales.len()).map(|()| count)
         }
-        Err(OpError::shape(
-            "pack",
-            what,
-            format!("{expected} long for [{rows}, {cols}]"),
-            format!("{found} long"),
-        ))
-    };
-    match &weight.values {
-        Values::F32(bytes) => expect("f32 bytes", count * 4, bytes.len()),
-        Values::F16(bytes) => expect("f16 bytes", count * 2, bytes.len()),
-        Values::Bf16(bytes) => expect("bf16 bytes", count * 2, bytes.len()),
-        Values::Fp8 { codes, scales } => {
-            expect("fp8 codes", count, codes.len())?;
-            match scales {
-                Fp8Scales::Tensor(_) => Ok(()),
-                Fp8Scales::Row(scales) => expect("fp8 row scales", rows, scales.len()),
-                Fp8Scales::Block128(scales) => {
-                    expect("fp8 block scales", rows.div_ceil(128) * cols.div_ceil(128), scales.len())
-                }
-            }
+        (StoredScales::Fp8(Fp8Scales::Block128(scales)), WeightFormat::Fp8) => {
+            let blocks = rows.div_ceil(128) * cols.div_ceil(128);
+            long(rows, cols, "fp8 block scales", blocks, scales.len()).map(|()| count)
         }
-        Values::Nvfp4 { nibbles, scales, .. } => {
-            if !cols.is_multiple_of(16) {
-                return Err(OpError::shape("pack", "nvfp4 columns", "a multiple of 16", cols));
-            }
-            expect("nvfp4 nibbles", count / 2, nibbles.len())?;
-            expect("nvfp4 scales", count / 16, scales.len())
+        (StoredScales::Nvfp4(_), WeightFormat::Nvfp4) if cols.is_multiple_of(16) => Ok(count),
+        (StoredScales::Nvfp4(_), WeightFormat::Nvfp4) => {
+            Err(OpError::shape("pack", "nvfp4 columns", "a multiple of 16", cols))
+        }
+        (scales, format) => {
+            Err(OpError::shape("pack", "scales", format!("those of {format:?}"), format!("{scales:?}")))
         }
     }
 }

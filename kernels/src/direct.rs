@@ -68,14 +68,13 @@ impl DirectFile {
     /// # Errors
     /// [`OpError::File`] with the system's words.
     pub fn read(&self, at: u64, into: &mut [u8], readers: usize) -> Result<usize> {
-        let direct = self.is_direct() && into.as_ptr().addr().is_multiple_of(BLOCK);
         let part = into.len().div_ceil(readers.max(1)).max(PART).next_multiple_of(BLOCK);
         let mut counts: Vec<std::io::Result<usize>> = Vec::new();
         std::thread::scope(|scope| {
             let mut handles = Vec::new();
             for (i, bytes) in into.chunks_mut(part).enumerate() {
                 let from = at + (i * part) as u64;
-                handles.push(scope.spawn(move || self.read_part(from, bytes, direct)));
+                handles.push(scope.spawn(move || self.read_part(from, bytes)));
             }
             for handle in handles {
                 counts.push(
@@ -90,7 +89,9 @@ impl DirectFile {
         Ok(total)
     }
 
-    fn read_part(&self, at: u64, into: &mut [u8], direct: bool) -> std::io::Result<usize> {
+    /// As [`DirectFile::read`], on this thread.
+    pub(crate) fn read_part(&self, at: u64, into: &mut [u8]) -> std::io::Result<usize> {
+        let direct = self.is_direct() && into.as_ptr().addr().is_multiple_of(BLOCK);
         if let Some(file) = self.direct.as_ref().filter(|_| direct) {
             match read_whole(file, at, into) {
                 // Some file systems open a file so and then do not read it.

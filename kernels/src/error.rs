@@ -15,6 +15,14 @@ pub enum OpError {
         /// What was passed.
         found: String,
     },
+    /// A weight holds what is not a number, which would make every answer worthless.
+    #[error("{what} should be finite numbers, found NaN or infinite{}", at.map(|at| format!(" at index {at}")).unwrap_or_default())]
+    NotFinite {
+        /// Which numbers.
+        what: &'static str,
+        /// Where the first one is, if that is known.
+        at: Option<usize>,
+    },
     /// The backend has no code for this format or device feature.
     #[error("{op}: {what} is not supported on {device}")]
     Unsupported {

@@ -7,6 +7,7 @@ mod dequantise;
 pub mod device;
 pub mod direct;
 mod error;
+pub mod fetch;
 pub mod fp4;
 mod kv;
 mod narrow;
@@ -22,9 +23,12 @@ pub use dequantise::{E2M1, dequantise, e4m3};
 pub use device::Device;
 pub use error::OpError;
 pub use ops::Ops;
-pub use plan::{DeviceMemory, MemoryPlan, Needs, WeightShape};
+pub use plan::{DeviceMemory, MemoryPlan, Needs};
 pub use tensor::{DType, Tensor};
-pub use weight::{Fp8Scales, Nvfp4Global, PackedWeight, Values, Weight, WeightFormat};
+pub use weight::{
+    Fp8Scales, Numbers, Nvfp4Global, PackedWeight, Piece, StoredScales, StoredWeight, Values, Weight,
+    WeightFormat,
+};
 
 /// Result of an op.
 pub type Result<T> = std::result::Result<T, OpError>;

@@ -1,7 +1,8 @@
 //! What a model's memory is for, decided before any of it is taken. `hearth-model` makes the plan, by letting the load run on
 //! a device that only counts; the real device then takes the planned memory and gives out no more.
 
-use crate::{OpError, Ops, Result, Weight, WeightFormat};
+use crate::ops::{Pass, Stretch};
+use crate::{Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -54,21 +55,6 @@ fn sum(items: &[(String, u64)]) -> u64 {
     items.iter().fold(0, |sum, (_, bytes)| sum.saturating_add(*bytes))
 }
 
-/// A matrix without its numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WeightShape {
-    /// How its numbers are stored.
-    pub format: WeightFormat,
-    /// FP8 with a scale per 128x128 block.
-    pub blocks: bool,
-    /// Output features, of all parts together.
-    pub rows: usize,
-    /// Input features.
-    pub cols: usize,
-    /// Gate rows followed by as many up rows: an argument of [`Ops::pack_gate_up`].
-    pub paired: bool,
-}
-
 /// What the ops of a backend keep for themselves from launch to launch, found by running them on a rehearsal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Needs {
@@ -86,11 +72,12 @@ pub trait DeviceMemory {
     /// Those of opening a backend.
     fn rehearsal(&self) -> Result<Arc<dyn Ops>>;
 
-    /// On a rehearsal: a weight of this shape without numbers, where [`Ops::pack`] would put it.
+    /// As [`Ops::pack`], and if `paired` [`Ops::pack_gate_up`], of matrices whose numbers come piece by piece, in an order
+    /// that depends on their shapes alone. On a rehearsal they are asked for and not looked at.
     ///
     /// # Errors
-    /// [`OpError::Shape`] for what `pack` refuses as well.
-    fn reserve(&self, shape: &WeightShape) -> Result<Weight>;
+    /// As `pack`, and those of `numbers`.
+    fn pack_stored(&self, parts: &[StoredWeight], paired: bool, numbers: &mut dyn Numbers) -> Result<Weight>;
 
     /// Bytes from the first to the end of the last allocation that there ever was, gaps included: on a rehearsal what the
     /// block must hold, under a plan what has been used of it.
@@ -111,6 +98,29 @@ pub trait DeviceMemory {
     /// # Errors
     /// No memory.
     fn keep(&self, needs: &Needs) -> Result<()>;
+
+    /// As [`Ops::replay`], but `body` is only recorded, so that the first pass of this shape is as fast as the tenth. Under a
+    /// plan whose working memory was taken ([`DeviceMemory::keep`]). False if there are as many graphs as there may be.
+    ///
+    /// # Errors
+    /// Those of `body` and of the device.
+    fn record(
+        &self,
+        stretch: Stretch,
+        pass: &Pass,
+        picks: usize,
+        body: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<bool>;
+
+    /// How many graphs are recorded.
+    fn recorded(&self) -> usize;
+
+    /// Contexts to record passes at, one for each way in which a launch depends on the context, up to `context` tokens.
+    fn tiers(&self, context: usize) -> Vec<usize>;
+
+    /// The first fault of the device, [`OpError::Device`]. After one its memory holds nothing that can be trusted, and no
+    /// other call can succeed: the process has to end.
+    fn fault(&self) -> Option<OpError>;
 }
 
 /// The error of a device that has less free than `plan` needs.

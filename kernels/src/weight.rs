@@ -78,6 +78,85 @@ pub enum Fp8Scales {
     Block128(Vec<f32>),
 }
 
+/// A matrix as a checkpoint stores it, without its numbers: [`Numbers`] gives them as they are packed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredWeight {
+    /// Output features.
+    pub rows: usize,
+    /// Input features.
+    pub cols: usize,
+    /// How the numbers are stored.
+    pub format: WeightFormat,
+    /// What they are multiplied with.
+    pub scales: StoredScales,
+}
+
+/// The scales of a stored matrix that are few; NVFP4's scales per 16 come with the numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StoredScales {
+    /// None: F32, F16, bf16.
+    None,
+    /// Of E4M3 codes.
+    Fp8(Fp8Scales),
+    /// Of a whole NVFP4 matrix.
+    Nvfp4(Nvfp4Global),
+}
+
+/// Rows of a stored matrix, while it is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Piece {
+    /// Which of the stacked matrices.
+    pub part: usize,
+    /// Its first row.
+    pub first: usize,
+    /// How many rows.
+    pub rows: usize,
+    /// NVFP4's scales per 16 of these rows, instead of their numbers.
+    pub scales: bool,
+}
+
+/// Gives the numbers of stored matrices, piece by piece.
+pub trait Numbers {
+    /// Gives the bytes of `piece`, row-major as [`Values`] has them, to `to`.
+    ///
+    /// # Errors
+    /// They cannot be read, or those of `to`.
+    fn give(&mut self, piece: Piece, to: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>;
+}
+
+impl PackedWeight<'_> {
+    /// The matrix without its numbers.
+    pub(crate) fn stored(&self) -> StoredWeight {
+        let (format, scales) = match &self.values {
+            Values::F32(_) => (WeightFormat::F32, StoredScales::None),
+            Values::F16(_) => (WeightFormat::F16, StoredScales::None),
+            Values::Bf16(_) => (WeightFormat::Bf16, StoredScales::None),
+            Values::Fp8 { scales, .. } => (WeightFormat::Fp8, StoredScales::Fp8(scales.clone())),
+            Values::Nvfp4 { global, .. } => (WeightFormat::Nvfp4, StoredScales::Nvfp4(*global)),
+        };
+        StoredWeight { rows: self.rows, cols: self.cols, format, scales }
+    }
+}
+
+/// Matrices whose numbers lie in memory.
+impl Numbers for &[PackedWeight<'_>] {
+    fn give(&mut self, piece: Piece, to: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let Piece { part, first, rows, scales: only_scales } = piece;
+        let part = &self[part];
+        let window = |bytes: &[u8], row: usize, to: &mut dyn FnMut(&[u8]) -> Result<()>| {
+            to(&bytes[first * row..(first + rows) * row])
+        };
+        let cols = part.cols;
+        match part.values {
+            Values::F32(bytes) => window(bytes, 4 * cols, to),
+            Values::F16(bytes) | Values::Bf16(bytes) => window(bytes, 2 * cols, to),
+            Values::Fp8 { codes, .. } => window(codes, cols, to),
+            Values::Nvfp4 { scales, .. } if only_scales => window(scales, cols / 16, to),
+            Values::Nvfp4 { nibbles, .. } => window(nibbles, cols / 2, to),
+        }
+    }
+}
+
 /// One or several matrices of one format and one width, stacked by rows, in the layout of the backend that packed them.
 #[derive(Debug)]
 pub struct Weight {

@@ -4,37 +4,31 @@ use super::Cpu;
 use super::weight::{BLOCK, CpuWeight, LANES, SCALE_COLS, unit_bytes, unit_cols};
 use crate::{
     Fp8Scales, Nvfp4Global, OpError, PackedWeight, Result, Values, Weight, WeightFormat, dequantise,
-    weight::Storage,
+    weight::{Storage, StoredWeight},
 };
-
-/// The format of a matrix.
-fn format(weight: &PackedWeight<'_>) -> WeightFormat {
-    match weight.values {
-        Values::F32(_) => WeightFormat::F32,
-        Values::F16(_) => WeightFormat::F16,
-        Values::Bf16(_) => WeightFormat::Bf16,
-        Values::Fp8 { .. } => WeightFormat::Fp8,
-        Values::Nvfp4 { .. } => WeightFormat::Nvfp4,
-    }
-}
 
 /// Format, rows and columns of the stack of `parts`. All must have the same format and width.
 pub(crate) fn stacked(parts: &[PackedWeight<'_>]) -> Result<(WeightFormat, usize, usize)> {
+    parts.iter().try_for_each(dequantise::check)?;
+    alike(&parts.iter().map(PackedWeight::stored).collect::<Vec<_>>())
+}
+
+/// The same of matrices without their numbers, each of which makes sense by itself.
+pub(crate) fn alike(parts: &[StoredWeight]) -> Result<(WeightFormat, usize, usize)> {
     let first =
         parts.first().ok_or_else(|| OpError::shape("pack", "parts", "at least one matrix", "none"))?;
-    let (kind, cols) = (format(first), first.cols);
     let mut rows = 0usize;
     for part in parts {
-        dequantise::check(part)?;
-        if format(part) != kind {
-            return Err(OpError::shape("pack", "format", format!("{kind:?}"), format!("{:?}", format(part))));
+        if part.format != first.format {
+            let (expected, found) = (format!("{:?}", first.format), format!("{:?}", part.format));
+            return Err(OpError::shape("pack", "format", expected, found));
         }
-        if part.cols != cols {
-            return Err(OpError::shape("pack", "columns", cols, part.cols));
+        if part.cols != first.cols {
+            return Err(OpError::shape("pack", "columns", first.cols, part.cols));
         }
         rows = rows.saturating_add(part.rows);
     }
-    Ok((kind, rows, cols))
+    Ok((first.format, rows, first.cols))
 }
 
 /// Stacks `parts` by rows into one weight.
@@ -68,9 +62,7 @@ pub(crate) fn pack(cpu: &Cpu, parts: &[PackedWeight<'_>]) -> Result<Weight> {
 /// bits without looking for such codes.
 fn refuse_non_numbers(part: &PackedWeight<'_>) -> Result<()> {
     let not_a_number = |what: &'static str, at: Option<usize>| match at {
-        Some(at) => {
-            Err(OpError::shape("pack", what, "finite numbers", format!("NaN or infinite at index {at}")))
-        }
+        Some(_) => Err(OpError::NotFinite { what, at }),
         None => Ok(()),
     };
     match &part.values {

@@ -7,6 +7,7 @@ use crate::{OpError, Result};
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const DEVICE: &str = "emulated";
@@ -36,6 +37,33 @@ pub enum AsyncCopies {
     Deferred,
 }
 
+/// Breaks an emulated device from outside, as a fault breaks a GPU: from then on every launch and copy ends with the same
+/// error. For tests of what becomes of the process.
+#[derive(Debug, Clone, Default)]
+pub struct Breaker(Arc<AtomicBool>);
+
+impl Breaker {
+    /// Breaks the device.
+    pub fn trip(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(fault("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "the device was broken from outside"));
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Breaker {
+    fn eq(&self, other: &Breaker) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Breaker {}
+
 /// How an emulated device behaves. With the same options and the same calls it does the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmulatorOptions {
@@ -55,6 +83,8 @@ pub struct EmulatorOptions {
     pub multiprocessors: u32,
     /// The compute capability it says it has. Whatever it says, all kernels are there.
     pub capability: (u32, u32),
+    /// Breaks it.
+    pub breaker: Breaker,
 }
 
 impl Default for EmulatorOptions {
@@ -68,6 +98,7 @@ impl Default for EmulatorOptions {
             memory: 4 << 30,
             multiprocessors: 4,
             capability: (12, 1),
+            breaker: Breaker::default(),
         }
     }
 }
@@ -87,6 +118,7 @@ impl Cuda {
 pub struct Emulator {
     state: Mutex<State>,
     properties: Properties,
+    breaker: Breaker,
 }
 
 /// What a graph is made of.
@@ -141,7 +173,7 @@ impl Emulator {
             integrated: false,
             driver: String::new(),
         };
-        Ok(Emulator { state: Mutex::new(state), properties })
+        Ok(Emulator { state: Mutex::new(state), properties, breaker: options.breaker })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -174,6 +206,7 @@ impl Emulator {
     /// # Errors
     /// [`OpError::Device`] if the bytes are not within one buffer, or while a graph is recorded.
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.breaker.check()?;
         let state = self.state();
         state.not_recording("a copy from the host")?;
         let (from, len) = (bytes.as_ptr().cast(), bytes.len() as u64);
@@ -186,6 +219,7 @@ impl Emulator {
     /// # Errors
     /// As [`Emulator::write`].
     pub fn read(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        self.breaker.check()?;
         let state = self.state();
         state.not_recording("a copy to the host")?;
         let (to, len) = (into.as_mut_ptr().cast(), into.len() as u64);
@@ -202,6 +236,7 @@ impl Emulator {
     }
 
     fn work(&self, work: Work) -> Result<()> {
+        self.breaker.check()?;
         let mut state = self.state();
         match &mut state.recording {
             Some(recording) => {
@@ -320,6 +355,7 @@ impl Gpu for Emulator {
     }
 
     fn replay(&self, graph: u64) -> Result<()> {
+        self.breaker.check()?;
         let state = self.state();
         state.not_recording("a replay")?;
         let works = state

@@ -10,6 +10,7 @@ mod fp4;
 mod gaps;
 mod gdn;
 pub(crate) mod gpu;
+mod graphs;
 mod linear;
 mod linear_fp4;
 mod linear_prefill;
@@ -28,6 +29,7 @@ mod stream;
 pub(crate) mod weight;
 
 pub use gpu::Properties;
+pub(crate) use graphs::tier;
 pub use measure::Bandwidth;
 pub(crate) use pass::Room;
 
@@ -60,29 +62,11 @@ pub struct Cuda {
     counter: Option<Arc<counter::Counter>>,
     slab: Arc<Slab>,
     staged: Mutex<Staged>,
-    graphs: Mutex<HashMap<GraphKey, u64>>,
+    graphs: Mutex<HashMap<graphs::Key, u64>>,
     working: Mutex<HashMap<&'static str, DeviceBuffer>>,
     outgrown: Mutex<Vec<DeviceBuffer>>,
     /// Prefill rounds rows to NVFP4.
     fp4: AtomicBool,
-}
-
-/// What makes one recorded graph differ from another.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct GraphKey {
-    stretch: Stretch,
-    rows: Vec<usize>,
-    picks: usize,
-    tier: usize,
-    exact: bool,
-    snapshots: bool,
-    /// Where the pass lay: a graph holds its address.
-    moves: u64,
-}
-
-/// The context tier of a pass: the power of two that holds its longest context. What a grid may depend on besides rows.
-pub(crate) fn tier(pass: &Pass) -> usize {
-    pass.segments.iter().map(|s| s.position.saturating_add(s.rows)).max().unwrap_or(1).next_power_of_two()
 }
 
 impl Cuda {
@@ -118,6 +102,11 @@ impl Cuda {
         self.gpu.properties()
     }
 
+    /// Whether this is a rehearsal.
+    pub(crate) fn counts(&self) -> bool {
+        self.counter.is_some()
+    }
+
     fn staged(&self) -> MutexGuard<'_, Staged> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -130,7 +119,7 @@ impl Cuda {
             return Ok(buffer.address);
         }
         // A rehearsal finds the largest size; without one, growing by doubles keeps moves few.
-        let bytes = if self.counter.is_some() { bytes } else { bytes.next_power_of_two() };
+        let bytes = if self.counts() { bytes } else { bytes.next_power_of_two() };
         let buffer = DeviceBuffer::zeroed(&self.growing, bytes.max(256))?;
         let address = buffer.address;
         if let Some(old) = working.insert(name, buffer) {
@@ -197,27 +186,7 @@ impl Ops for Cuda {
         picks: usize,
         body: &mut dyn FnMut() -> Result<()>,
     ) -> Result<()> {
-        if pass.rows() > DECODE_ROWS || self.counter.is_some() {
-            return body();
-        }
-        let key = GraphKey {
-            stretch,
-            rows: pass.segments.iter().map(|s| s.rows).collect(),
-            picks,
-            tier: tier(pass),
-            exact: pass.exact,
-            snapshots: pass.segments.iter().any(|s| !s.snapshots.is_empty()),
-            moves: self.staged().moves,
-        };
-        let known = self.graphs.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
-        if let Some(graph) = known {
-            return self.gpu.replay(graph);
-        }
-        // The first run allocates working memory, which may not happen while recording.
-        body()?;
-        let graph = self.gpu.capture(body)?;
-        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).insert(key, graph);
-        Ok(())
+        self.replay_or_run(stretch, pass, picks, body)
     }
 
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {

@@ -8,10 +8,10 @@ use super::Cuda;
 use super::gpu::{Args, Launch, bytes_of};
 use super::memory::DeviceBuffer;
 use super::weight::{CudaWeight, Matrix};
-use crate::weight::Storage;
-use crate::{
-    Fp8Scales, Nvfp4Global, OpError, PackedWeight, Result, Values, Weight, WeightFormat, cpu::pack::stacked,
-};
+use crate::cpu::pack::alike;
+use crate::dequantise::{check, check_stored};
+use crate::weight::{Numbers, Piece, Storage, StoredScales, StoredWeight};
+use crate::{Fp8Scales, Nvfp4Global, OpError, PackedWeight, Result, Weight, WeightFormat};
 
 /// Rows of a tile.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -77,27 +77,15 @@ fn row_bytes(format: WeightFormat, cols: usize) -> usize {
     }
 }
 
-/// The numbers of rows `first .. first + rows` of a part as stored, and NVFP4's block scales of them.
-fn stored<'a>(part: &PackedWeight<'a>, first: usize, rows: usize) -> (&'a [u8], &'a [u8]) {
-    let window = |bytes: &'a [u8], row: usize| &bytes[first * row..(first + rows) * row];
-    let cols = part.cols;
-    match part.values {
-        Values::F32(bytes) => (window(bytes, 4 * cols), &[]),
-        Values::F16(bytes) | Values::Bf16(bytes) => (window(bytes, 2 * cols), &[]),
-        Values::Fp8 { codes, .. } => (window(codes, cols), &[]),
-        Values::Nvfp4 { nibbles, scales, .. } => (window(nibbles, cols / 2), window(scales, cols / 16)),
-    }
-}
-
 /// Which stacked row lies where.
 struct Stack<'a> {
-    parts: &'a [PackedWeight<'a>],
+    parts: &'a [StoredWeight],
     rows: usize,
     /// Gate rows and as many up rows, interleaved by eights.
     paired: bool,
 }
 
-impl<'a> Stack<'a> {
+impl Stack<'_> {
     fn row_tiles(&self) -> usize {
         if self.paired { (self.rows / 2).div_ceil(8) } else { self.rows.div_ceil(TILE_ROWS) }
     }
@@ -113,22 +101,30 @@ impl<'a> Stack<'a> {
         vec![first..last, inter + first..inter + last]
     }
 
-    /// The pieces of parts that make the stacked rows `rows`: part, its first row, how many.
-    fn pieces(
-        &self,
-        rows: std::ops::Range<usize>,
-    ) -> impl Iterator<Item = (&'a PackedWeight<'a>, usize, usize)> {
+    /// The pieces of parts that make the stacked rows `rows`.
+    fn pieces(&self, rows: std::ops::Range<usize>) -> impl Iterator<Item = Piece> {
         let mut begin = 0;
-        self.parts.iter().filter_map(move |part| {
-            let (first, last) = (rows.start.max(begin), rows.end.min(begin + part.rows));
-            let piece = (first < last).then(|| (part, first - begin, last - first));
-            begin += part.rows;
-            piece
+        self.parts.iter().enumerate().filter_map(move |(part, stored)| {
+            let (first, last) = (rows.start.max(begin), rows.end.min(begin + stored.rows));
+            let piece =
+                Piece { part, first: first - begin.min(first), rows: last - first.min(last), scales: false };
+            begin += stored.rows;
+            (first < last).then_some(piece)
         })
     }
 
+    /// How many block scales the stack has: two per tile row and 128 columns if a part has any.
+    fn block_scales(&self) -> usize {
+        let scaled = |part: &StoredWeight| matches!(part.scales, StoredScales::Fp8(Fp8Scales::Block128(_)));
+        if self.parts.iter().any(scaled) {
+            self.row_tiles() * self.parts[0].cols.div_ceil(SCALE_COLS) * 2
+        } else {
+            0
+        }
+    }
+
     /// The part, and the row of it, that row `r` of row tile `tile` holds; None: padding.
-    fn find(&self, tile: usize, r: usize) -> Option<(&PackedWeight<'_>, usize)> {
+    fn find(&self, tile: usize, r: usize) -> Option<(&StoredWeight, usize)> {
         let mut row = if self.paired {
             let (inter, i) = (self.rows / 2, tile * 8 + r % 8);
             (i < inter).then_some(r / 8 * inter + i)?
@@ -147,24 +143,42 @@ impl<'a> Stack<'a> {
 
 /// Stacks `parts` by rows into one weight on the device. `paired`: they are gate rows followed by as many up rows.
 pub(crate) fn pack(cuda: &Cuda, parts: &[PackedWeight<'_>], paired: bool) -> Result<Weight> {
-    let (format, rows, cols) = stacked(parts)?;
+    parts.iter().try_for_each(check)?;
+    let stored: Vec<StoredWeight> = parts.iter().map(PackedWeight::stored).collect();
+    pack_stored(cuda, &stored, paired, &mut &*parts)
+}
+
+/// The same of matrices whose numbers come when they are asked for, each once, stage by stage.
+pub(crate) fn pack_stored(
+    cuda: &Cuda,
+    parts: &[StoredWeight],
+    paired: bool,
+    numbers: &mut dyn Numbers,
+) -> Result<Weight> {
+    parts.iter().try_for_each(|part| check_stored(part).map(drop))?;
+    let (format, rows, cols) = alike(parts)?;
     let stack = checked(parts, rows, cols, paired)?;
     let (row_tiles, k_tiles) = (stack.row_tiles(), cols.div_ceil(TILE_COLS));
-    let row_scales = row_scales(&stack, row_tiles)?;
-    let block_scales = block_scales(&stack, row_tiles, cols)?;
     let bytes = k_tiles
         .checked_mul(tile_bytes(format))
         .and_then(|row| row.checked_mul(row_tiles))
         .filter(|bytes| *bytes <= isize::MAX as usize)
         .ok_or(OpError::OutOfMemory { device: cuda.gpu.device(), bytes: usize::MAX })?;
+    let block_at = row_tiles * TILE_ROWS * 4;
+    let scale_bytes = block_at + stack.block_scales() * 4;
     let tiles = DeviceBuffer::new(&cuda.gpu, bytes)?;
-    let block_at = (row_scales.len() * 4) as u64;
-    let both: Vec<u8> = row_scales.iter().chain(&block_scales).flat_map(|s| s.to_le_bytes()).collect();
-    let scales = DeviceBuffer::from_host(&cuda.gpu, &both)?;
+    let scales = if cuda.counts() {
+        // Scales take time to find and nobody reads them.
+        DeviceBuffer::new(&cuda.gpu, scale_bytes)?
+    } else {
+        let (rows, blocks) = (row_scales(&stack, row_tiles)?, block_scales(&stack, row_tiles, cols)?);
+        let both: Vec<u8> = rows.iter().chain(&blocks).flat_map(|s| s.to_le_bytes()).collect();
+        DeviceBuffer::from_host(&cuda.gpu, &both)?
+    };
     let matrix = Matrix {
         tiles: tiles.address,
         row_scales: scales.address,
-        block_scales: if block_scales.is_empty() { 0 } else { scales.address + block_at },
+        block_scales: if scale_bytes == block_at { 0 } else { scales.address + block_at as u64 },
         rows: rows as u32,
         cols: cols as u32,
         row_tiles: row_tiles as u32,
@@ -172,14 +186,14 @@ pub(crate) fn pack(cuda: &Cuda, parts: &[PackedWeight<'_>], paired: bool) -> Res
         format: format_code(format),
         paired: u32::from(paired),
     };
-    deal(cuda, &stack, format, matrix)?;
+    deal(cuda, &stack, format, matrix, numbers)?;
     let bytes = tiles.bytes + scales.bytes;
     let storage = Storage::Cuda(CudaWeight { matrix, _buffers: vec![tiles, scales] });
     Ok(Weight { rows, cols, format, bytes, storage })
 }
 
 /// The stack, if the device's layout can hold it.
-fn checked<'a>(parts: &'a [PackedWeight<'a>], rows: usize, cols: usize, paired: bool) -> Result<Stack<'a>> {
+fn checked(parts: &[StoredWeight], rows: usize, cols: usize, paired: bool) -> Result<Stack<'_>> {
     if u32::try_from(rows.div_ceil(8) * 16).is_err() || u32::try_from(cols).is_err() {
         return Err(OpError::shape(
             "pack",
@@ -195,7 +209,13 @@ fn checked<'a>(parts: &'a [PackedWeight<'a>], rows: usize, cols: usize, paired: 
 }
 
 /// Copies the stack to the device, a stage after the other, and has its tiles written.
-fn deal(cuda: &Cuda, stack: &Stack<'_>, format: WeightFormat, matrix: Matrix) -> Result<()> {
+fn deal(
+    cuda: &Cuda,
+    stack: &Stack<'_>,
+    format: WeightFormat,
+    matrix: Matrix,
+    numbers: &mut dyn Numbers,
+) -> Result<()> {
     let (cols, row_tiles) = (matrix.cols as usize, matrix.row_tiles as usize);
     let (row, scale_row) =
         (row_bytes(format, cols), if format == WeightFormat::Nvfp4 { cols / 16 } else { 0 });
@@ -213,14 +233,14 @@ fn deal(cuda: &Cuda, stack: &Stack<'_>, format: WeightFormat, matrix: Matrix) ->
     for first in (0..row_tiles).step_by(each) {
         let last = (first + each).min(row_tiles);
         let mut rows = 0;
-        for (part, begin, count) in stack.rows_of(first, last).into_iter().flat_map(|rows| stack.pieces(rows))
-        {
-            let (numbers, scales) = stored(part, begin, count);
-            cuda.gpu.write(from + (rows * row) as u64, numbers)?;
-            if !scales.is_empty() {
-                cuda.gpu.write(from + (codes + rows * scale_row) as u64, scales)?;
+        for piece in stack.rows_of(first, last).into_iter().flat_map(|rows| stack.pieces(rows)) {
+            let at = from + (rows * row) as u64;
+            numbers.give(piece, &mut |bytes| cuda.gpu.write(at, bytes))?;
+            if scale_row > 0 {
+                let at = from + (codes + rows * scale_row) as u64;
+                numbers.give(Piece { scales: true, ..piece }, &mut |bytes| cuda.gpu.write(at, bytes))?;
             }
-            rows += count;
+            rows += piece.rows;
         }
         let args = PackArgs {
             from,
@@ -245,7 +265,7 @@ fn deal(cuda: &Cuda, stack: &Stack<'_>, format: WeightFormat, matrix: Matrix) ->
     cuda.gpu.read(fault, &mut found)?;
     if found != [0; 4] {
         cuda.gpu.fill(fault, 0, 4)?;
-        return Err(OpError::shape("pack", what, "finite numbers", "NaN or infinite"));
+        return Err(OpError::NotFinite { what, at: None });
     }
     Ok(())
 }
@@ -255,11 +275,11 @@ fn row_scales(stack: &Stack<'_>, row_tiles: usize) -> Result<Vec<f32>> {
     let mut scales = Vec::with_capacity(row_tiles * TILE_ROWS);
     for tile in 0..row_tiles {
         for r in 0..TILE_ROWS {
-            let scale = stack.find(tile, r).map_or(1.0, |(part, row)| match &part.values {
-                Values::Fp8 { scales: Fp8Scales::Tensor(scale), .. } => *scale,
-                Values::Fp8 { scales: Fp8Scales::Row(scales), .. } => scales[row],
-                Values::Nvfp4 { global: Nvfp4Global::Divide(global), .. } => NVFP4_UNIT / global,
-                Values::Nvfp4 { global: Nvfp4Global::Multiply(global), .. } => NVFP4_UNIT * global,
+            let scale = stack.find(tile, r).map_or(1.0, |(part, row)| match &part.scales {
+                StoredScales::Fp8(Fp8Scales::Tensor(scale)) => *scale,
+                StoredScales::Fp8(Fp8Scales::Row(scales)) => scales[row],
+                StoredScales::Nvfp4(Nvfp4Global::Divide(global)) => NVFP4_UNIT / global,
+                StoredScales::Nvfp4(Nvfp4Global::Multiply(global)) => NVFP4_UNIT * global,
                 _ => 1.0,
             });
             if !scale.is_finite() {
@@ -273,16 +293,14 @@ fn row_scales(stack: &Stack<'_>, row_tiles: usize) -> Result<Vec<f32>> {
 
 /// Block scales of the upper and lower eight rows of each tile; empty if no part has them.
 fn block_scales(stack: &Stack<'_>, row_tiles: usize, cols: usize) -> Result<Vec<f32>> {
-    let of = |part: &PackedWeight<'_>, row: usize, block: usize| match &part.values {
-        Values::Fp8 { scales: Fp8Scales::Block128(scales), .. } => {
+    let of = |part: &StoredWeight, row: usize, block: usize| match &part.scales {
+        StoredScales::Fp8(Fp8Scales::Block128(scales)) => {
             scales[row / 128 * cols.div_ceil(SCALE_COLS) + block]
         }
         _ => 1.0,
     };
     let blocks = cols.div_ceil(SCALE_COLS);
-    let scaled =
-        |part: &PackedWeight<'_>| matches!(part.values, Values::Fp8 { scales: Fp8Scales::Block128(_), .. });
-    if !stack.parts.iter().any(scaled) {
+    if stack.block_scales() == 0 {
         return Ok(Vec::new());
     }
     let mut scales = Vec::with_capacity(row_tiles * blocks * 2);
@@ -312,6 +330,7 @@ fn block_scales(stack: &Stack<'_>, row_tiles: usize, cols: usize) -> Result<Vec<
 #[cfg(all(test, feature = "emulator"))]
 mod tests {
     use super::*;
+    use crate::Values;
     use crate::cuda::emulated::EmulatorOptions;
 
     /// Bytes that are finite numbers in every format.

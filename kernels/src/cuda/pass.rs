@@ -44,6 +44,9 @@ pub(crate) struct Room {
     picks: usize,
 }
 
+/// The room there is before the first pass.
+const FIRST: Room = Room { rows: 64, segments: 16, pages: 64, picks: 64 };
+
 /// What lies on the device now.
 #[derive(Debug)]
 pub(crate) struct Staged {
@@ -63,7 +66,7 @@ pub(crate) struct Staged {
 
 impl Staged {
     pub fn new(cuda: &std::sync::Arc<dyn super::gpu::Gpu>) -> Result<Staged> {
-        let room = Room { rows: 64, segments: 16, pages: 64, picks: 64 };
+        let room = FIRST;
         Ok(Staged {
             buffer: DeviceBuffer::zeroed(cuda, room.bytes())?,
             room,
@@ -81,6 +84,16 @@ impl Staged {
     /// The largest pass it holds.
     pub fn room(&self) -> Room {
         self.room
+    }
+
+    /// Makes room for passes of `room` on `gpu`, unless any staging has it; as no graph is recorded then, blocks that graphs
+    /// named are given back. Takes the same memory whatever was staged before.
+    pub fn hold(&mut self, gpu: &std::sync::Arc<dyn super::gpu::Gpu>, room: Room) -> Result<()> {
+        if FIRST.grown(room) != FIRST {
+            self.widen(gpu, room)?;
+        }
+        self.outgrown.clear();
+        Ok(())
     }
 
     /// Makes room for passes of `room`, on `gpu`.

@@ -5,39 +5,12 @@ use super::Cuda;
 use super::counter::Counter;
 use super::gpu::Gpu;
 use super::memory::DeviceBuffer;
-use super::pack::{TILE_COLS, TILE_ROWS, tile_bytes};
 use super::pass::Staged;
 use super::slab::Slab;
-use super::weight::{CudaWeight, Matrix};
-use crate::weight::Storage;
-use crate::{DeviceMemory, MemoryPlan, Needs, OpError, Ops, Result, Weight, WeightFormat, WeightShape};
+use crate::ops::{Pass, Stretch};
+use crate::{DeviceMemory, MemoryPlan, Needs, Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// Columns that share one block scale.
-const SCALE_COLS: usize = 128;
-
-/// What a packed matrix takes: bytes of its tiles, and of its row and block scales.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Extent {
-    pub row_tiles: usize,
-    pub k_tiles: usize,
-    pub tiles: usize,
-    pub row_scales: usize,
-    pub block_scales: usize,
-}
-
-/// The extent of a matrix of this shape; None if it is larger than any memory.
-pub(crate) fn extent(shape: &WeightShape) -> Option<Extent> {
-    let WeightShape { format, blocks, rows, cols, paired } = *shape;
-    let row_tiles = if paired { (rows / 2).div_ceil(8) } else { rows.div_ceil(TILE_ROWS) };
-    let k_tiles = cols.div_ceil(TILE_COLS);
-    let tiles = row_tiles.checked_mul(k_tiles)?.checked_mul(tile_bytes(format))?;
-    let row_scales = row_tiles * TILE_ROWS * 4;
-    let scaled = blocks && format == WeightFormat::Fp8;
-    let block_scales = if scaled { row_tiles * cols.div_ceil(SCALE_COLS) * 2 * 4 } else { 0 };
-    Some(Extent { row_tiles, k_tiles, tiles, row_scales, block_scales })
-}
 
 impl Cuda {
     /// A backend that only counts, of the device behind `gpu`.
@@ -76,33 +49,8 @@ impl DeviceMemory for Cuda {
         Ok(Arc::new(rehearsal))
     }
 
-    fn reserve(&self, shape: &WeightShape) -> Result<Weight> {
-        let WeightShape { format, rows, cols, paired, .. } = *shape;
-        if self.counter.is_none() {
-            return Err(self.unsupported("reserve", "a weight without numbers outside of a rehearsal"));
-        }
-        if paired && !rows.is_multiple_of(2) {
-            let found = format!("{rows} together");
-            return Err(OpError::shape("reserve", "gate and up rows", "equally many", found));
-        }
-        let none = OpError::OutOfMemory { device: self.device(), bytes: usize::MAX };
-        let Extent { row_tiles, k_tiles, tiles, row_scales, block_scales } = extent(shape).ok_or(none)?;
-        let tiles = DeviceBuffer::new(&self.gpu, tiles)?;
-        let scales = DeviceBuffer::new(&self.gpu, row_scales + block_scales)?;
-        let matrix = Matrix {
-            tiles: tiles.address,
-            row_scales: scales.address,
-            block_scales: if block_scales == 0 { 0 } else { scales.address + row_scales as u64 },
-            rows: rows as u32,
-            cols: cols as u32,
-            row_tiles: row_tiles as u32,
-            k_tiles: k_tiles as u32,
-            format: super::pack::format_code(format),
-            paired: u32::from(paired),
-        };
-        let bytes = tiles.bytes + scales.bytes;
-        let storage = Storage::Cuda(CudaWeight { matrix, _buffers: vec![tiles, scales] });
-        Ok(Weight { rows, cols, format, bytes, storage })
+    fn pack_stored(&self, parts: &[StoredWeight], paired: bool, numbers: &mut dyn Numbers) -> Result<Weight> {
+        super::pack::pack_stored(self, parts, paired, numbers)
     }
 
     fn taken(&self) -> u64 {
@@ -129,7 +77,29 @@ impl DeviceMemory for Cuda {
             let buffer = DeviceBuffer::zeroed(&self.gpu, bytes)?;
             self.working.lock().unwrap_or_else(PoisonError::into_inner).insert(name, buffer);
         }
-        self.staged().widen(&self.gpu, needs.room)
+        self.staged().hold(&self.gpu, needs.room)
+    }
+
+    fn record(
+        &self,
+        stretch: Stretch,
+        pass: &Pass,
+        picks: usize,
+        body: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<bool> {
+        self.record_ahead(stretch, pass, picks, body)
+    }
+
+    fn recorded(&self) -> usize {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn tiers(&self, context: usize) -> Vec<usize> {
+        super::graphs::tiers(context)
+    }
+
+    fn fault(&self) -> Option<OpError> {
+        self.slab.fault()
     }
 }
 

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct Slab {
     gpu: Arc<dyn Gpu>,
     planned: Mutex<Option<Planned>>,
+    /// The first fault of the device.
+    fault: Mutex<Option<OpError>>,
 }
 
 #[derive(Debug)]
@@ -28,7 +30,7 @@ struct Planned {
 impl Slab {
     /// Over `gpu`, without a plan yet.
     pub fn over(gpu: Arc<dyn Gpu>) -> Slab {
-        Slab { gpu, planned: Mutex::default() }
+        Slab { gpu, planned: Mutex::default(), fault: Mutex::default() }
     }
 
     fn planned(&self) -> MutexGuard<'_, Option<Planned>> {
@@ -72,6 +74,19 @@ impl Slab {
         self.planned().as_ref().map_or(0, |planned| planned.gaps.reach())
     }
 
+    /// The first fault of the device, if there was one.
+    pub fn fault(&self) -> Option<OpError> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers a fault that a call to the device ended with.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error @ OpError::Device { .. }) = &result {
+            self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+
     /// The device under the plan: for what is measured beside a model and gone in a moment.
     pub fn under(&self) -> &Arc<dyn Gpu> {
         &self.gpu
@@ -81,7 +96,9 @@ impl Slab {
 impl Gpu for Slab {
     fn alloc(&self, bytes: usize) -> Result<u64> {
         let mut planned = self.planned();
-        let Some(Planned { plan, gaps, .. }) = planned.as_mut() else { return self.gpu.alloc(bytes) };
+        let Some(Planned { plan, gaps, .. }) = planned.as_mut() else {
+            return self.noted(self.gpu.alloc(bytes));
+        };
         gaps.take(aligned(bytes)).ok_or_else(|| OpError::Plan {
             device: self.gpu.device(),
             reason: format!("{bytes} bytes more than the memory plan has"),
@@ -122,31 +139,31 @@ impl Gpu for Slab {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        self.gpu.write(address, bytes)
+        self.noted(self.gpu.write(address, bytes))
     }
 
     fn read(&self, address: u64, into: &mut [u8]) -> Result<()> {
-        self.gpu.read(address, into)
+        self.noted(self.gpu.read(address, into))
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
-        self.gpu.copy(from, to, bytes)
+        self.noted(self.gpu.copy(from, to, bytes))
     }
 
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
-        self.gpu.fill(address, byte, bytes)
+        self.noted(self.gpu.fill(address, byte, bytes))
     }
 
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
-        self.gpu.launch(launch, args)
+        self.noted(self.gpu.launch(launch, args))
     }
 
     fn capture(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<u64> {
-        self.gpu.capture(body)
+        self.noted(self.gpu.capture(body))
     }
 
     fn replay(&self, graph: u64) -> Result<()> {
-        self.gpu.replay(graph)
+        self.noted(self.gpu.replay(graph))
     }
 
     fn drop_graph(&self, graph: u64) {
@@ -154,7 +171,7 @@ impl Gpu for Slab {
     }
 
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
-        self.gpu.time(body)
+        self.noted(self.gpu.time(body))
     }
 }
 
@@ -234,6 +251,22 @@ mod tests {
         let plan = MemoryPlan { available: Some(free), ..plan };
         let text = cuda.plan(&plan).expect_err("too large").to_string();
         assert!(text.contains("more memory than the device has free"), "{text}");
+    }
+
+    #[test]
+    fn the_first_fault_of_a_device_is_remembered() {
+        let options = EmulatorOptions::default();
+        let breaker = options.breaker.clone();
+        let cuda = Cuda::emulated(options).expect("the emulator opens");
+        let tensor = cuda.zeros(DType::F32, &[4, 1]).expect("there is memory");
+        assert_eq!(cuda.fault(), None);
+        // What the device merely refuses is no fault.
+        assert!(cuda.plan(&of(&[("all", 1 << 60)])).is_err());
+        assert_eq!(cuda.fault(), None);
+        breaker.trip();
+        let error = cuda.read_rows(&tensor, 0, 4).expect_err("it is broken");
+        assert!(error.to_string().contains("CUDA_ERROR_ILLEGAL_ADDRESS (700)"), "{error}");
+        assert_eq!(cuda.fault(), Some(error));
     }
 
     #[test]

@@ -2,19 +2,22 @@
 
 use super::{TILE_COLS, TILE_ROWS, checked, tile_bytes};
 use crate::cpu::pack::stacked;
+use crate::weight::StoredWeight;
 use crate::{PackedWeight, Result, Values};
 use half::bf16;
 
 /// The tiles of a stack.
 pub(super) fn tiles(parts: &[PackedWeight<'_>], paired: bool) -> Result<Vec<u8>> {
     let (format, rows, cols) = stacked(parts)?;
-    let stack = checked(parts, rows, cols, paired)?;
+    let stored: Vec<StoredWeight> = parts.iter().map(PackedWeight::stored).collect();
+    let stack = checked(&stored, rows, cols, paired)?;
     let row_bytes = cols.div_ceil(TILE_COLS) * tile_bytes(format);
     let mut tiles = vec![0; stack.row_tiles() * row_bytes];
     for (tile, bytes) in tiles.chunks_exact_mut(row_bytes).enumerate() {
         for r in 0..TILE_ROWS {
             if let Some((part, row)) = stack.find(tile, r) {
-                write_row(bytes, part, row, r);
+                let part = stored.iter().position(|stored| std::ptr::eq(stored, part));
+                write_row(bytes, &parts[part.expect("it is one of them")], row, r);
             }
         }
     }

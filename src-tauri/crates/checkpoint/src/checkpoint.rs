@@ -1,9 +1,11 @@
-//! An opened checkpoint: its outline and the bytes of its tensors, through memory maps. The door of this crate;
+//! An opened checkpoint: its outline and the bytes of its tensors, through memory maps or as ranges of files. The door of this crate;
 //! called by `hearth-model`'s loader and by whoever needs a tokenizer or template.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use hearth_kernels::fetch::FileRange;
 use hearth_kernels::{Fp8Scales, Nvfp4Global, PackedWeight, Values};
 use serde_json::Value;
 
@@ -26,6 +28,8 @@ pub struct Checkpoint {
     files: Files,
     outline: Outline,
     bytes: Vec<ShardBytes>,
+    /// The weight files, in the order of the outline's; none for the built-in model.
+    paths: Vec<Arc<Path>>,
     tokenizer_config: Option<Value>,
     chat_template: Option<String>,
 }
@@ -64,7 +68,11 @@ impl Checkpoint {
             Some(template) => Some(template),
             None => tokenizer_config.as_ref().and_then(template_in).map(str::to_owned),
         };
-        Ok(Checkpoint { name, files, outline, bytes, tokenizer_config, chat_template })
+        let paths = match &files {
+            Files::Folder(_) => outline.files.iter().map(|file| Path::new(file).into()).collect(),
+            Files::Embedded(_) => Vec::new(),
+        };
+        Ok(Checkpoint { name, files, outline, bytes, paths, tokenizer_config, chat_template })
     }
 
     /// Name to show: `org/model` in a Hugging Face cache, else the folder's name; `ember` for the built-in model.
@@ -192,6 +200,16 @@ impl Checkpoint {
         let bytes = self.view(tensor).bytes;
         let size = bytes.len() / tensor.shape[0];
         Ok(PackedWeight { rows, cols, values: dense_values(format, &bytes[index * size..][..size]) })
+    }
+
+    /// Where the bytes of a tensor lie on disk; None for the built-in model. Error: `tensor_missing`.
+    pub fn range(&self, tensor: &str) -> Result<Option<FileRange>> {
+        let Some(located) = self.outline.tensors.get(tensor) else {
+            return self.outline.tensor(tensor).map(|_| None);
+        };
+        // Lengths were checked against the file's when it was opened.
+        let (offset, bytes) = (located.entry.start, located.entry.bytes as usize);
+        Ok(self.paths.get(located.file).map(|file| FileRange { file: file.clone(), offset, bytes }))
     }
 
     fn view<'a>(&'a self, tensor: TensorOutline<'a>) -> TensorView<'a> {

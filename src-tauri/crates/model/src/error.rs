@@ -114,6 +114,8 @@ impl ModelError {
             ModelError::NoMtp => "model_has_no_mtp",
             ModelError::Op { source: OpError::OutOfMemory { .. }, .. } => "out_of_memory",
             ModelError::Op { source: OpError::Plan { .. }, .. } => "memory_plan_failed",
+            ModelError::Op { source: OpError::NotFinite { .. }, .. } => "tensor_not_finite",
+            ModelError::Op { source: OpError::File { .. }, .. } => "checkpoint_unreadable",
             ModelError::Op { source: OpError::Device { .. }, .. } => "device_fault",
             ModelError::Op { .. } => "op_failed",
         }
@@ -129,9 +131,12 @@ impl ModelError {
         }
     }
 
-    /// Whether the device has failed: no other call to it can succeed, and its memory is lost.
-    pub fn is_device_fault(&self) -> bool {
-        matches!(self, ModelError::Op { source: OpError::Device { .. }, .. })
+    /// The fault of the device behind it. No other call to the device can succeed then.
+    pub fn device_fault(&self) -> Option<&OpError> {
+        match self {
+            ModelError::Op { source: source @ OpError::Device { .. }, .. } => Some(source),
+            _ => None,
+        }
     }
 
     /// What a person can do about it.
@@ -155,6 +160,9 @@ impl ModelError {
             }
             ModelError::Op { source: OpError::Plan { .. }, .. } => {
                 "Close other programs that use this memory, or lower the context or the number of requests."
+            }
+            ModelError::Op { source: OpError::NotFinite { .. } | OpError::File { .. }, .. } => {
+                "Download the model again; if it persists, choose another copy of it."
             }
             ModelError::Op { source: OpError::Device { .. }, .. } => {
                 "Start the engine again; if it happens twice, run `hearth selftest` and look at the kernel's log."

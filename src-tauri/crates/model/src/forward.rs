@@ -115,8 +115,17 @@ pub(crate) fn recorded(
     picks: usize,
     body: &mut dyn FnMut() -> Result<(), ModelError>,
 ) -> Result<(), ModelError> {
+    as_op_errors(ops, body, &mut |body| ops.replay(stretch, pass, picks, body))
+}
+
+/// Gives `run` a body that fails with an op's error, from one that fails with a model's.
+pub(crate) fn as_op_errors(
+    ops: &dyn Ops,
+    body: &mut dyn FnMut() -> Result<(), ModelError>,
+    run: &mut dyn FnMut(&mut dyn FnMut() -> OpResult<()>) -> OpResult<()>,
+) -> Result<(), ModelError> {
     let mut failed = None;
-    let result = ops.replay(stretch, pass, picks, &mut || {
+    let result = run(&mut || {
         body().map_err(|error| {
             let source = match &error {
                 ModelError::Op { source, .. } => source.clone(),

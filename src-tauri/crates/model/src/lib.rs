@@ -1,9 +1,11 @@
 //! Describes models (spec), sizes them (budget), loads them (loader) and runs them (forward).
 
+mod ahead;
 pub mod budget;
 mod draft;
 mod error;
 pub mod family;
+mod feed;
 pub mod formats;
 mod forward;
 pub mod ledger;

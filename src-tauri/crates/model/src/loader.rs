@@ -4,7 +4,7 @@
 use crate::ModelError;
 use crate::error::at;
 use crate::family::{Names, Place};
-use crate::formats::{Formats, FromSource};
+use crate::feed::{Feed, Prepared, head, refuse_non_numbers};
 use crate::options::{LoadOptions, PAGE_LEN};
 use crate::parts::{Matrix, Vector};
 use crate::source::WeightSource;
@@ -15,7 +15,7 @@ use crate::weights::{
 };
 use hearth_checkpoint::LinearFormat;
 use hearth_kernels::ops::{GdnGates, KvLayer, Norm};
-use hearth_kernels::{DType, DeviceMemory, Ops, PackedWeight, Tensor, Weight, WeightShape};
+use hearth_kernels::{DType, DeviceMemory, Ops, PackedWeight, Tensor, Weight};
 
 /// Reads and packs.
 pub(crate) struct Loader<'a> {
@@ -24,16 +24,21 @@ pub(crate) struct Loader<'a> {
     pub spec: &'a ModelSpec,
     pub names: &'a Names,
     pub options: &'a LoadOptions,
-    /// On a rehearsal: weights get their place and no numbers.
-    pub rehearsed: Option<&'a dyn DeviceMemory>,
+    /// Where the numbers come from.
+    pub feed: &'a Feed<'a>,
 }
 
 /// A matrix of a module: name without `.weight`, rows, columns.
 type Part<'a> = (&'a str, usize, usize);
 
 impl Loader<'_> {
-    /// All weights. `done` is told the number of layers read so far, of `layers + 2`.
-    pub(crate) fn load(&self, done: &mut dyn FnMut(usize)) -> Result<Weights, ModelError> {
+    /// All weights. `done` is told how much of them is read, 0 to 1, and the bytes of files, read and in all.
+    pub(crate) fn load(&self, done: &mut dyn FnMut(f64, Option<(u64, u64)>)) -> Result<Weights, ModelError> {
+        let steps = (self.spec.layers.len() + 2) as f64;
+        let mut done = |step: usize| match self.feed.progress() {
+            Some((read, all)) => done(read as f64 / all.max(1) as f64, Some((read, all))),
+            None => done(step as f64 / steps, None),
+        };
         let (vocab, hidden) = (self.spec.vocab, self.spec.hidden);
         let embedding = self.matrix(&self.names.embedding(), vocab, hidden)?;
         done(1);
@@ -166,29 +171,27 @@ impl Loader<'_> {
         let fused = self.source.contains(&fused_gate_up);
         if fused {
             // The whole shape first: a slice cannot tell whether there are more experts than it should be.
-            self.source.dense_shape(&fused_gate_up, &[moe.experts, 2 * inter, hidden])?;
-            self.source.dense_shape(&fused_down, &[moe.experts, hidden, inter])?;
+            self.source.stored_dense(&fused_gate_up, &[moe.experts, 2 * inter, hidden])?;
+            self.source.stored_dense(&fused_down, &[moe.experts, hidden, inter])?;
         }
         let matrices = |e: usize| {
             [Matrix::ExpertGate, Matrix::ExpertUp, Matrix::ExpertDown].map(|m| self.names.matrix(place, m, e))
         };
-        if let Some(memory) = self.rehearsed {
-            // All experts of a layer are stored alike, or they are refused: the first speaks for all.
+        if let (true, false, Some(memory)) = (self.feed.is_brief(), fused, self.packing()) {
+            // All experts of a layer are stored alike, or they are refused: for their place one speaks for all.
             let [gate, up, down] = matrices(0);
-            let gate_up = self.shape(&[(&gate, inter, hidden), (&up, inter, hidden)], true)?;
-            let down = self.shape(&[(&down, hidden, inter)], false)?;
+            let mut gate_up = self.prepare(&[(&gate, inter, hidden), (&up, inter, hidden)])?;
+            let mut down = self.prepare(&[(&down, hidden, inter)])?;
             for _ in 0..moe.experts {
-                gate_ups.push(memory.reserve(&gate_up).map_err(at(&gate))?);
-                downs.push(memory.reserve(&down).map_err(at(&gate))?);
+                gate_ups.push(gate_up.pack(self.feed, memory, true).map_err(at(&gate))?);
+                downs.push(down.pack(self.feed, memory, false).map_err(at(&gate))?);
             }
             return Ok((gate_ups, downs));
         }
         for e in 0..moe.experts {
             if fused {
-                let slice = |tensor: &str, rows, cols| self.source.linear_slice(tensor, e, rows, cols);
-                let gate_up = slice(&fused_gate_up, 2 * inter, hidden)?;
-                gate_ups.push(self.pack(&fused_gate_up, &[gate_up], true)?);
-                downs.push(self.pack(&fused_down, &[slice(&fused_down, hidden, inter)?], false)?);
+                gate_ups.push(self.slice(&fused_gate_up, e, (2 * inter, hidden), true)?);
+                downs.push(self.slice(&fused_down, e, (hidden, inter), false)?);
             } else {
                 let [gate, up, down] = matrices(e);
                 gate_ups.push(self.gate_up(&[(&gate, inter, hidden), (&up, inter, hidden)])?);
@@ -209,21 +212,54 @@ impl Loader<'_> {
     /// The matrices of modules, stacked by rows.
     fn weight(&self, parts: &[Part<'_>], paired: bool) -> Result<Weight, ModelError> {
         let (module, ..) = parts[0];
-        if let Some(memory) = self.rehearsed {
-            return memory.reserve(&self.shape(parts, paired)?).map_err(at(module));
-        }
-        let parts: Result<Vec<_>, _> =
-            parts.iter().map(|(module, rows, cols)| self.source.linear(module, *rows, *cols)).collect();
-        self.pack(module, &parts?, paired)
+        let Some(memory) = self.packing() else {
+            let parts: Result<Vec<_>, _> =
+                parts.iter().map(|(module, rows, cols)| self.source.linear(module, *rows, *cols)).collect();
+            return self.pack(module, &parts?, paired);
+        };
+        self.prepare(parts)?.pack(self.feed, memory, paired).map_err(at(module))
     }
 
-    /// What the matrices take, by the first one's format.
-    fn shape(&self, parts: &[Part<'_>], paired: bool) -> Result<WeightShape, ModelError> {
-        let (module, rows, cols) = parts[0];
-        let format = FromSource(self.source).format(module, rows, cols)?;
-        let blocks = format == LinearFormat::Fp8Block128;
-        let rows = parts.iter().map(|(_, rows, _)| rows).sum();
-        Ok(WeightShape { format: format.weight_format(), blocks, rows, cols, paired })
+    /// The matrices of modules, ready to be packed from files.
+    fn prepare(&self, parts: &[Part<'_>]) -> Result<Prepared, ModelError> {
+        let mut prepared = Prepared::default();
+        for &(module, rows, cols) in parts {
+            let matrix = self.source.stored(module, rows, cols)?;
+            prepared.heads.push(match &matrix {
+                Some(matrix) => self.feed.stored_weight(matrix, rows, cols)?,
+                None => head(self.source.format(module, rows, cols)?, rows, cols, None, None),
+            });
+            prepared.matrices.push((matrix, rows));
+        }
+        Ok(prepared)
+    }
+
+    /// Matrix `index` of a fused tensor.
+    fn slice(
+        &self,
+        tensor: &str,
+        index: usize,
+        (rows, cols): (usize, usize),
+        paired: bool,
+    ) -> Result<Weight, ModelError> {
+        let Some(memory) = self.packing() else {
+            return self.pack(tensor, &[self.source.linear_slice(tensor, index, rows, cols)?], paired);
+        };
+        let matrix = self.source.stored_slice(tensor, index, rows, cols)?;
+        let head = match &matrix {
+            Some(matrix) => self.feed.stored_weight(matrix, rows, cols)?,
+            None => head(LinearFormat::Bf16, rows, cols, None, None),
+        };
+        let mut prepared = Prepared { heads: vec![head], matrices: vec![(matrix, rows)] };
+        prepared.pack(self.feed, memory, paired).map_err(at(tensor))
+    }
+
+    /// The device that packs what is read from files, or only counts.
+    fn packing(&self) -> Option<&dyn DeviceMemory> {
+        match self.feed {
+            Feed::Memory => None,
+            Feed::Files(memory, _) | Feed::Rehearsed(memory, _) => Some(*memory),
+        }
     }
 
     fn pack(&self, module: &str, parts: &[PackedWeight<'_>], paired: bool) -> Result<Weight, ModelError> {
@@ -237,11 +273,27 @@ impl Loader<'_> {
 
     /// A dense tensor stored with one shape and kept, as f32, with another of equal size.
     fn tensor(&self, name: &str, stored: &[usize], kept: &[usize]) -> Result<Tensor, ModelError> {
-        if self.rehearsed.is_some() {
-            self.source.dense_shape(name, stored)?;
-            return self.ops.zeros(DType::F32, kept).map_err(at(name));
+        if let Feed::Memory = self.feed {
+            let dense = self.source.dense(name, stored)?;
+            return self.upload(name, dense.dtype, &dense.bytes, kept);
         }
-        let dense = self.source.dense(name, stored)?;
-        self.ops.upload(dense.dtype, &dense.bytes, DType::F32, kept).map_err(at(name))
+        let Some(tensor) = self.source.stored_dense(name, stored)? else {
+            return self.ops.zeros(DType::F32, kept).map_err(at(name));
+        };
+        let mut bytes = None;
+        let mut keep = |all: &[u8]| {
+            bytes = Some(all.to_vec());
+            Ok(())
+        };
+        self.feed.take(&tensor.range, &mut keep).map_err(at(name))?;
+        match bytes {
+            Some(bytes) => self.upload(name, tensor.dtype, &bytes, kept),
+            None => self.ops.zeros(DType::F32, kept).map_err(at(name)),
+        }
+    }
+
+    fn upload(&self, name: &str, dtype: DType, bytes: &[u8], kept: &[usize]) -> Result<Tensor, ModelError> {
+        refuse_non_numbers(name, dtype, bytes)?;
+        self.ops.upload(dtype, bytes, DType::F32, kept).map_err(at(name))
     }
 }

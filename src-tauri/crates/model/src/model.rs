@@ -5,6 +5,7 @@ use crate::ModelError;
 use crate::budget::Budget;
 use crate::error::at;
 use crate::family::{self, Names};
+use crate::feed::Feed;
 use crate::formats::FromSource;
 use crate::loader::Loader;
 use crate::options::{LoadOptions, LoadProgress, LoadStage, PAGE_LEN};
@@ -14,8 +15,10 @@ use crate::source::WeightSource;
 use crate::spec::ModelSpec;
 use crate::unused;
 use crate::weights::{MixerWeights, Weights};
-use hearth_kernels::{MemoryPlan, Ops, Tensor};
+use hearth_kernels::fetch::Fetch;
+use hearth_kernels::{MemoryPlan, Needs, OpError, Ops, Tensor};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// Memory of a loaded model by part, bytes.
@@ -76,6 +79,16 @@ pub struct Model {
     memory: MemoryParts,
 }
 
+/// A checkpoint, and what it is under options.
+#[derive(Clone, Copy)]
+pub(crate) struct Described<'a> {
+    pub source: &'a dyn WeightSource,
+    pub spec: &'a ModelSpec,
+    pub names: &'a Names,
+    pub options: &'a LoadOptions,
+    pub budget: &'a Budget,
+}
+
 /// What a checkpoint is, under options: the MTP head only if it is asked for.
 fn describe(
     checkpoint: &dyn WeightSource,
@@ -116,40 +129,54 @@ impl Model {
         options: LoadOptions,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Model, ModelError> {
-        let mut tell = |stage, fraction| progress(LoadProgress { stage, fraction });
-        tell(LoadStage::Plan, 0.0);
+        let mut tell = |stage, fraction, bytes| progress(LoadProgress { stage, fraction, bytes });
+        tell(LoadStage::Plan, 0.0, None);
         let (spec, names, budget) = describe(checkpoint, &options)?;
         unused::refuse(checkpoint, &spec, &names)?;
-        let Planned { plan, needs } = rehearsal::plan(checkpoint, &ops, &spec, &names, &options, &budget)?;
+        let described =
+            Described { source: checkpoint, spec: &spec, names: &names, options: &options, budget: &budget };
+        let Planned { plan, loading, needs, wanted } = rehearsal::plan(&described, &ops, true)?;
         if let Some(limit) = options.memory_limit.filter(|limit| plan.total() > limit.usable()) {
             return Err(ModelError::DoesNotFit { plan: Box::new(plan), available: limit.available });
         }
+        let mut feed = Feed::Memory;
         if let Some(memory) = ops.memory() {
             memory.plan(&plan).map_err(at("memory"))?;
+            memory.keep(&loading).map_err(at("memory"))?;
+            if !wanted.is_empty() {
+                feed = Feed::Files(memory, RefCell::new(Fetch::start(wanted).map_err(at("weights"))?));
+            }
         }
-        tell(LoadStage::Plan, 1.0);
+        tell(LoadStage::Plan, 1.0, None);
 
-        let steps = (spec.layers.len() + 2) as f64;
-        tell(LoadStage::ReadWeights, 0.0);
+        tell(LoadStage::ReadWeights, 0.0, feed.progress());
         let loader = Loader {
             source: checkpoint,
             ops: ops.as_ref(),
             spec: &spec,
             names: &names,
             options: &options,
-            rehearsed: None,
+            feed: &feed,
         };
-        let weights = loader.load(&mut |done| tell(LoadStage::ReadWeights, done as f64 / steps))?;
-        tell(LoadStage::AllocateKv, 0.0);
+        let weights = loader.load(&mut |fraction, bytes| tell(LoadStage::ReadWeights, fraction, bytes))?;
+        drop(feed);
+        tell(LoadStage::AllocateKv, 0.0, None);
+        if let Some(memory) = ops.memory() {
+            // Packing is over; what it used is there for the rest.
+            memory.keep(&Needs::default()).map_err(at("memory"))?;
+        }
         let scratch = Scratch::allocate(ops.as_ref(), &spec, &options)?;
         let mut working = 0;
         if let Some(memory) = ops.memory() {
             memory.keep(&needs).map_err(at("working memory"))?;
             working = needs.bytes();
         }
-        tell(LoadStage::AllocateKv, 1.0);
+        tell(LoadStage::AllocateKv, 1.0, None);
         let mut model = Model::assemble(ops, spec, options, weights, scratch, budget);
         model.memory.scratch += working;
+        tell(LoadStage::RecordGraphs, 0.0, None);
+        model.record_ahead(&mut |fraction| tell(LoadStage::RecordGraphs, fraction, None))?;
+        tell(LoadStage::RecordGraphs, 1.0, None);
         Ok(model)
     }
 
@@ -163,7 +190,9 @@ impl Model {
         options: &LoadOptions,
     ) -> Result<MemoryPlan, ModelError> {
         let (spec, names, budget) = describe(checkpoint, options)?;
-        Ok(rehearsal::plan(checkpoint, ops, &spec, &names, options, &budget)?.plan)
+        let described =
+            Described { source: checkpoint, spec: &spec, names: &names, options, budget: &budget };
+        Ok(rehearsal::plan(&described, ops, false)?.plan)
     }
 
     /// A model of parts that were made for each other.
@@ -207,6 +236,11 @@ impl Model {
     /// Numbers in a row of logits.
     pub fn vocab(&self) -> usize {
         self.spec.vocab
+    }
+
+    /// The first fault of the device. After one nothing can be computed in this process.
+    pub fn device_fault(&self) -> Option<OpError> {
+        self.ops.memory()?.fault()
     }
 
     /// Most rows of a pass that the backend computes as it decodes; None if it computes all passes alike. Rows that

@@ -191,6 +191,8 @@ pub enum LoadStage {
     ReadWeights,
     /// Allocating KV pages, state and scratch.
     AllocateKv,
+    /// Recording the passes of decode, where the device does that.
+    RecordGraphs,
 }
 
 impl LoadStage {
@@ -200,6 +202,7 @@ impl LoadStage {
             LoadStage::Plan => "plan",
             LoadStage::ReadWeights => "read weights",
             LoadStage::AllocateKv => "allocate KV",
+            LoadStage::RecordGraphs => "record graphs",
         }
     }
 }
@@ -211,4 +214,6 @@ pub struct LoadProgress {
     pub stage: LoadStage,
     /// How much of this stage is done, 0 to 1.
     pub fraction: f64,
+    /// Bytes of files read so far, and in all; None where they are not counted.
+    pub bytes: Option<(u64, u64)>,
 }

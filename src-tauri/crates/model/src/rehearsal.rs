@@ -2,24 +2,38 @@
 //! there is what the real load takes, to the byte. Where the host's memory is used, the budget is the plan.
 
 use crate::ModelError;
+use crate::ahead;
 use crate::budget::Budget;
 use crate::error::at;
-use crate::family::Names;
+use crate::feed::Feed;
 use crate::loader::Loader;
-use crate::model::Model;
+use crate::model::{Described, Model};
 use crate::options::{LoadOptions, PAGE_LEN};
 use crate::scratch::Scratch;
-use crate::source::WeightSource;
-use crate::spec::ModelSpec;
+use hearth_kernels::fetch::FileRange;
 use hearth_kernels::ops::{Pass, Segment};
 use hearth_kernels::{MemoryPlan, Needs, Ops};
+use std::cell::RefCell;
 use std::sync::Arc;
+
+/// Host memory through which files are read: three buffers of a batch and its largest piece, in `hearth_kernels::fetch`.
+const READING: u64 = 160 << 20;
+
+/// Launches of a layer in decode, at most, and what the driver keeps of one in a recorded graph: its arguments (up to 600
+/// bytes) and its own description. An assumption, not a measurement.
+const LAUNCHES: usize = 10;
+const NODE: u64 = 2048;
 
 /// A plan, with what [`hearth_kernels::DeviceMemory::keep`] takes of it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Planned {
     pub plan: MemoryPlan,
+    /// What packing needs while weights are read.
+    pub loading: Needs,
+    /// What the ops need while requests run.
     pub needs: Needs,
+    /// What is read from files, in this order; empty if nothing is.
+    pub wanted: Vec<FileRange>,
 }
 
 /// Name and bytes of what the budget counts.
@@ -34,41 +48,62 @@ fn items(budget: &Budget) -> Vec<(String, u64)> {
     items.into_iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }
 
-/// The plan of a model that `ops` would load. Reads no tensor.
+/// The plan of a model that `ops` would load. Reads no tensor. `in_detail`: with what will be read.
 ///
 /// # Errors
 /// Those of sizing a model, and what a load would refuse for its shapes.
 pub(crate) fn plan(
-    source: &dyn WeightSource,
+    described: &Described<'_>,
     ops: &Arc<dyn Ops>,
-    spec: &ModelSpec,
-    names: &Names,
-    options: &LoadOptions,
-    budget: &Budget,
+    in_detail: bool,
 ) -> Result<Planned, ModelError> {
+    let Described { source, spec, names, options, budget } = *described;
     let mut planned = Planned::default();
     planned.plan.items = items(budget);
     if let Some(limit) = options.memory_limit {
         (planned.plan.reserve, planned.plan.available) = (limit.reserve, Some(limit.available));
     }
-    let Some(memory) = ops.memory() else { return Ok(planned) };
-    let counting = memory.rehearsal().map_err(at("rehearsal"))?;
+    let Some(device) = ops.memory() else { return Ok(planned) };
+    let load = |ops: &dyn Ops, memory, wanted| {
+        let feed = Feed::Rehearsed(memory, RefCell::new(wanted));
+        let loader = Loader { source, ops, spec, names, options, feed: &feed };
+        let weights = loader.load(&mut |_, _| {})?;
+        let Feed::Rehearsed(_, wanted) = feed else { return Ok((weights, Vec::new())) };
+        Ok::<_, ModelError>((weights, wanted.into_inner().unwrap_or_default()))
+    };
+    // Once to learn what packing needs, which must lie there before the first weight.
+    let first = device.rehearsal().map_err(at("rehearsal"))?;
+    let Some(memory) = first.memory() else { return Ok(planned) };
+    load(first.as_ref(), memory, None)?;
+    planned.loading = memory.needs();
+
+    let counting = device.rehearsal().map_err(at("rehearsal"))?;
     let Some(memory) = counting.memory() else { return Ok(planned) };
-    let loader = Loader { source, ops: counting.as_ref(), spec, names, options, rehearsed: Some(memory) };
-    let weights = loader.load(&mut |_| {})?;
+    memory.keep(&planned.loading).map_err(at("rehearsal"))?;
+    let (weights, wanted) = load(counting.as_ref(), memory, in_detail.then(Vec::new))?;
+    planned.wanted = wanted;
+    memory.keep(&Needs::default()).map_err(at("rehearsal"))?;
     let scratch = Scratch::allocate(counting.as_ref(), spec, options)?;
-    let loaded = memory.taken();
     let ops = counting.clone();
     let mut model = Model::assemble(ops, spec.clone(), options.clone(), weights, scratch, budget.clone());
     run_largest(&mut model)?;
     planned.needs = memory.needs();
     memory.keep(&planned.needs).map_err(at("rehearsal"))?;
 
-    let counted = planned.plan.block();
-    let items = &mut planned.plan.items;
-    // Tiles are 16 by 64, rows have scales, experts a table, and everything begins at a multiple of 256.
-    items.push(("padding, row scales and tables".to_owned(), loaded.saturating_sub(counted)));
-    items.push(("working memory of the kernels".to_owned(), memory.taken().saturating_sub(loaded)));
+    let plan = &mut planned.plan;
+    plan.items.push(("working memory of the kernels".to_owned(), planned.needs.bytes()));
+    // Tiles are 16 by 64, rows have scales, experts a table, all begins at a multiple of 256; and while weights are read, they
+    // pass through memory that is used otherwise later, as far as it fits.
+    let rest = memory.taken().saturating_sub(plan.block());
+    plan.items.push(("padding, row scales, tables, staging".to_owned(), rest));
+    let decode_rows = model.decode_rows().unwrap_or(0);
+    let graphs =
+        ahead::shapes(options, decode_rows, spec.mtp.is_some()).len() * memory.tiers(options.context).len();
+    let nodes = (spec.layers.len() * LAUNCHES + LAUNCHES) as u64;
+    plan.beside.push(("recorded graphs (estimated)".to_owned(), graphs.min(256) as u64 * nodes * NODE));
+    if counting.available_memory().is_none() {
+        plan.beside.push(("buffers for reading".to_owned(), READING));
+    }
     Ok(planned)
 }
 
@@ -92,7 +127,7 @@ fn run_largest(model: &mut Model) -> Result<(), ModelError> {
         let rows: Vec<usize> = [first].into_iter().chain(vec![1; others]).collect();
         run(model, &rows, exact)?;
     }
-    Ok(())
+    model.rehearse_sampling()
 }
 
 /// One pass with so many rows per sequence, each at the end of its context, through the trunk and the MTP head.

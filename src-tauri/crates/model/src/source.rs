@@ -1,7 +1,8 @@
 //! Where weights come from: a checkpoint on disk, or numbers invented for a benchmark. The loader knows only this.
 
 use crate::ModelError;
-use hearth_checkpoint::{Checkpoint, Dtype, LinearFormat};
+use hearth_checkpoint::{Checkpoint, Dtype, Global, LinearFormat, TensorOutline};
+use hearth_kernels::fetch::FileRange;
 use hearth_kernels::{DType, PackedWeight};
 use serde_json::Value;
 use std::borrow::Cow;
@@ -13,6 +14,30 @@ pub struct Dense<'a> {
     pub dtype: DType,
     /// Its bytes.
     pub bytes: Cow<'a, [u8]>,
+}
+
+/// A tensor in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    /// Its name.
+    pub name: String,
+    /// f32, f16 or bf16; U8 for codes.
+    pub dtype: DType,
+    /// Where it lies.
+    pub range: FileRange,
+}
+
+/// A matrix in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredMatrix {
+    /// How it is stored.
+    pub format: LinearFormat,
+    /// Its numbers, `[rows, cols]`.
+    pub numbers: FileRange,
+    /// Its scales, if it has any.
+    pub scales: Option<StoredTensor>,
+    /// NVFP4's scale of the whole matrix; true: it divides.
+    pub global: Option<(StoredTensor, bool)>,
 }
 
 /// A set of named tensors with the `config.json` that belongs to it.
@@ -56,11 +81,43 @@ pub trait WeightSource {
     /// Missing, or of another shape or dtype.
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError>;
 
-    /// Refuses what [`WeightSource::dense`] refuses, but reads no data.
+    /// Where a dense tensor of exactly this shape lies in a file; None if in none. Reads no data.
     ///
     /// # Errors
     /// As [`WeightSource::dense`].
-    fn dense_shape(&self, tensor: &str, shape: &[usize]) -> Result<(), ModelError>;
+    fn stored_dense(&self, tensor: &str, shape: &[usize]) -> Result<Option<StoredTensor>, ModelError>;
+
+    /// Where the matrix of a module lies in files; None if in none. Reads no data.
+    ///
+    /// # Errors
+    /// As [`WeightSource::linear`].
+    fn stored(&self, module: &str, rows: usize, cols: usize) -> Result<Option<StoredMatrix>, ModelError>;
+
+    /// The same of matrix `index` of a fused tensor.
+    ///
+    /// # Errors
+    /// As [`WeightSource::linear_slice`].
+    fn stored_slice(
+        &self,
+        tensor: &str,
+        index: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<StoredMatrix>, ModelError>;
+}
+
+fn stored_tensor(
+    checkpoint: &Checkpoint,
+    tensor: TensorOutline<'_>,
+) -> Result<Option<StoredTensor>, ModelError> {
+    let dtype = match tensor.dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::Bf16 => DType::Bf16,
+        _ => DType::U8,
+    };
+    let name = tensor.name.to_owned();
+    Ok(checkpoint.range(tensor.name)?.map(|range| StoredTensor { name, dtype, range }))
 }
 
 impl WeightSource for Checkpoint {
@@ -94,8 +151,42 @@ impl WeightSource for Checkpoint {
         Ok(Checkpoint::linear_slice(self, tensor, index, rows, cols)?)
     }
 
-    fn dense_shape(&self, tensor: &str, shape: &[usize]) -> Result<(), ModelError> {
-        Ok(Checkpoint::dense(self, tensor, shape).map(drop)?)
+    fn stored_dense(&self, tensor: &str, shape: &[usize]) -> Result<Option<StoredTensor>, ModelError> {
+        Checkpoint::dense(self, tensor, shape)?;
+        stored_tensor(self, self.outline().tensor(tensor)?)
+    }
+
+    fn stored(&self, module: &str, rows: usize, cols: usize) -> Result<Option<StoredMatrix>, ModelError> {
+        let linear = self.outline().linear(module, rows, cols)?;
+        let Some(numbers) = self.range(linear.weight.name)? else { return Ok(None) };
+        let scales = linear.scale.map(|tensor| stored_tensor(self, tensor)).transpose()?.flatten();
+        let global = match linear.global {
+            Some(global) => {
+                let divide = matches!(global, Global::Divide(_));
+                stored_tensor(self, global.tensor())?.map(|tensor| (tensor, divide))
+            }
+            None => None,
+        };
+        Ok(Some(StoredMatrix { format: linear.format, numbers, scales, global }))
+    }
+
+    fn stored_slice(
+        &self,
+        tensor: &str,
+        index: usize,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Option<StoredMatrix>, ModelError> {
+        let outline = self.outline().slice(tensor, index, rows, cols)?;
+        let Some(range) = self.range(tensor)? else { return Ok(None) };
+        let bytes = range.bytes / outline.shape[0];
+        let format = match outline.dtype {
+            Dtype::F32 => LinearFormat::F32,
+            Dtype::F16 => LinearFormat::F16,
+            _ => LinearFormat::Bf16,
+        };
+        let numbers = range.part(index * bytes, bytes);
+        Ok(Some(StoredMatrix { format, numbers, scales: None, global: None }))
     }
 
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError> {

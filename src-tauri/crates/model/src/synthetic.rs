@@ -7,7 +7,7 @@ use crate::ModelError;
 use crate::family;
 use crate::formats::Formats;
 use crate::parts;
-use crate::source::{Dense, WeightSource};
+use crate::source::{Dense, StoredMatrix, StoredTensor, WeightSource};
 use crate::spec::ModelSpec;
 use hearth_checkpoint::LinearFormat;
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, PackedWeight, Values};
@@ -237,8 +237,22 @@ impl WeightSource for Synthetic {
         self.linear(&format!("{tensor}.{index}"), rows, cols)
     }
 
-    fn dense_shape(&self, _tensor: &str, _shape: &[usize]) -> Result<(), ModelError> {
-        Ok(())
+    fn stored_dense(&self, _tensor: &str, _shape: &[usize]) -> Result<Option<StoredTensor>, ModelError> {
+        Ok(None)
+    }
+
+    fn stored(&self, _module: &str, _rows: usize, _cols: usize) -> Result<Option<StoredMatrix>, ModelError> {
+        Ok(None)
+    }
+
+    fn stored_slice(
+        &self,
+        _tensor: &str,
+        _index: usize,
+        _rows: usize,
+        _cols: usize,
+    ) -> Result<Option<StoredMatrix>, ModelError> {
+        Ok(None)
     }
 
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError> {

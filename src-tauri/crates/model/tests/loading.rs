@@ -6,6 +6,7 @@ mod common;
 
 use common::{Fixture, close, folder, load, options, run, same_bits};
 use hearth_checkpoint::Checkpoint;
+use hearth_kernels::Device;
 use hearth_kernels::cpu::Cpu;
 use hearth_model::synthetic::{RECIPES, SHAPES, Synthetic};
 use hearth_model::{
@@ -157,6 +158,50 @@ fn a_tensor_of_another_shape_is_refused_with_both_shapes() {
 }
 
 #[test]
+fn what_is_no_number_is_refused_by_name_before_anything_is_served_on_the_cpu_and_on_a_device() {
+    let nan_at = |dtype: Dtype, data: &mut [u8]| match dtype {
+        Dtype::BF16 => data[6..8].copy_from_slice(&[0xc0, 0x7f]),
+        Dtype::F32 => data[0..4].copy_from_slice(&f32::NAN.to_le_bytes()),
+        _ => data[3] = 0x7f,
+    };
+    for (family, tensor, code) in [
+        ("qwen3_5_moe", "model.layers.1.mlp.experts.3.up_proj.weight", "tensor_not_finite"),
+        ("qwen3_5_moe", "model.embed_tokens.weight", "tensor_not_finite"),
+        ("qwen3_5_moe", "model.layers.0.linear_attn.dt_bias", "tensor_not_finite"),
+        ("qwen3_5_moe", "model.layers.3.self_attn.q_norm.weight", "tensor_not_finite"),
+        ("qwen3_5_moe_nvfp4_ct", "model.layers.0.mlp.experts.0.down_proj.weight_scale", "tensor_not_finite"),
+        (
+            "qwen3_5_moe_nvfp4_ct",
+            "model.layers.0.mlp.experts.0.down_proj.weight_global_scale",
+            "tensor_wrong_value",
+        ),
+        ("qwen3_5_moe_modelopt_mixed", "model.layers.0.linear_attn.in_proj_qkv.weight", "tensor_not_finite"),
+        (
+            "qwen3_5_moe_modelopt_mixed",
+            "model.layers.0.linear_attn.in_proj_qkv.weight_scale",
+            "tensor_wrong_value",
+        ),
+    ] {
+        let folder = changed(family, |_, tensors| {
+            let (dtype, _, data) = tensors.get_mut(tensor).unwrap_or_else(|| panic!("there is no {tensor}"));
+            nan_at(*dtype, data);
+        });
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        for device in [Device::Cpu, Device::Emulated] {
+            let ops = device.open(None).unwrap().ops;
+            let options = LoadOptions { context: 64, max_rows: 16, ..options() };
+            let error = Model::load(&checkpoint, ops, options, &mut |_| {}).unwrap_err();
+            assert_eq!(error.code(), code, "{tensor} on {device:?}: {error}");
+            let module = tensor.rsplit_once(".weight").map_or(tensor, |(module, _)| module);
+            // Gate and up are packed together and go by the first one's name.
+            let module = module.strip_suffix("up_proj").unwrap_or(module);
+            assert!(error.to_string().contains(module), "{tensor} on {device:?}: {error}");
+            assert!(error.next_step().contains("again"), "{}", error.next_step());
+        }
+    }
+}
+
+#[test]
 fn tensors_that_the_model_would_ignore_are_refused() {
     for (name, shape) in [
         ("model.layers.3.self_attn.q_proj.bias", vec![256]),
@@ -215,7 +260,7 @@ fn progress_goes_forward_through_all_stages() {
         .unwrap();
     assert!(seen.windows(2).all(|w| w[0] <= w[1]), "{seen:?}");
     assert_eq!(seen.first(), Some(&(LoadStage::Plan as u8, 0.0)));
-    assert_eq!(seen.last(), Some(&(LoadStage::AllocateKv as u8, 1.0)));
+    assert_eq!(seen.last(), Some(&(LoadStage::RecordGraphs as u8, 1.0)));
 }
 
 #[test]

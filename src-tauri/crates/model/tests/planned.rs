@@ -6,6 +6,7 @@ mod common;
 
 use common::{folder, options, pass, segment};
 use hearth_checkpoint::Checkpoint;
+use hearth_kernels::sample::SampleRow;
 use hearth_kernels::{Device, Ops};
 use hearth_model::synthetic::Synthetic;
 use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, Seed, WeightSource};
@@ -64,6 +65,89 @@ fn serving_allocates_nothing_whatever_the_passes() {
         model.forward_mtp(&pass, &ids, Seed::Forward(&ids), &[0]).unwrap();
         assert_eq!(ops.available_memory(), Some(before), "{rows:?} took memory");
     }
+}
+
+#[test]
+fn what_decode_runs_is_recorded_before_the_first_request() {
+    let source = Synthetic::named("tiny").unwrap();
+    let ops = emulated();
+    let options = LoadOptions { context: 500, slots: 6, max_rows: 16, mtp: true, ..options() };
+    let mut stages = Vec::new();
+    let mut model = Model::load(&source, ops.clone(), options, &mut |at| stages.push(at)).unwrap();
+    let recording: Vec<f64> =
+        stages.iter().filter(|at| at.stage == LoadStage::RecordGraphs).map(|at| at.fraction).collect();
+    assert!(recording.len() > 10 && recording.last() == Some(&1.0), "{recording:?}");
+    let recorded = ops.memory().unwrap().recorded();
+    for (sequences, rows, position) in [(1, 1, 0), (3, 1, 300), (6, 1, 20), (1, 4, 0), (1, 3, 490)] {
+        let segments = (0..sequences)
+            .map(|slot| {
+                let mut one = segment(&model, slot, position, rows);
+                one.first_row = slot * rows;
+                // Any states will do: nobody goes on from them.
+                one.snapshots = if rows > 1 { (1..=rows as u32).collect() } else { vec![] };
+                one
+            })
+            .collect();
+        let ids: Vec<u32> = (1..=(sequences * rows) as u32).collect();
+        let want: Vec<u32> = (0..ids.len() as u32).collect();
+        let logits = model.forward(&pass(segments), &ids, &want).unwrap();
+        assert!(logits.values.iter().all(|x| x.is_finite()));
+        let found = ops.memory().unwrap().recorded();
+        assert_eq!(found, recorded, "{sequences} of {rows} at {position} were not recorded");
+    }
+}
+
+#[test]
+fn tokens_chosen_on_the_device_are_those_the_cpu_chooses_and_take_no_memory() {
+    let source = Synthetic::named("tiny").unwrap();
+    let options = || LoadOptions { context: 64, slots: 2, max_rows: 16, mtp: false, ..options() };
+    let cpu: Arc<dyn Ops> = Device::Cpu.open(None).unwrap().ops;
+    let mut chosen = Vec::new();
+    for ops in [cpu, emulated()] {
+        let mut model = Model::load(&source, ops.clone(), options(), &mut |_| {}).unwrap();
+        let before = ops.available_memory();
+        let vocab = model.vocab();
+        let pass = pass(vec![segment(&model, 0, 0, 5)]);
+        let ids = [5, 17, 300, 41, 9];
+        let logits = model.forward(&pass, &ids, &[3, 4]).unwrap();
+        let favourite = |row: &[f32]| {
+            let best = row.iter().copied().fold(f32::MIN, f32::max);
+            row.iter().position(|x| *x == best).map(|at| at as u32)
+        };
+        let greedy = SampleRow { temperature: 0.0, ..SampleRow::default() };
+        let first = favourite(logits.row(0)).unwrap();
+        let banned = [first];
+        let other = SampleRow { banned: &banned, ..greedy };
+        let tokens = model.forward_sampled(&pass, &ids, &[3, 4], vocab, &[greedy, greedy]).unwrap();
+        assert_eq!(tokens, [Some(first), favourite(logits.row(1))]);
+        let tokens = model.forward_sampled(&pass, &ids, &[3], vocab, &[other]).unwrap();
+        assert!(tokens[0].is_some() && tokens[0] != Some(first));
+        let drawn = SampleRow { seed: 7, position: 5, top_k: 20, ..SampleRow::default() };
+        chosen.push((first, tokens, model.forward_sampled(&pass, &ids, &[4], vocab, &[drawn]).unwrap()));
+        assert_eq!(ops.available_memory(), before);
+        let error = model.forward_sampled(&pass, &ids, &[4], vocab, &[]).unwrap_err();
+        assert_eq!(error.code(), "pass_invalid");
+    }
+    assert_eq!(chosen[0], chosen[1]);
+}
+
+#[test]
+fn weights_come_from_files_with_their_bytes_counted() {
+    let checkpoint = Checkpoint::open(&folder("qwen3_5_moe_modelopt_mixed")).unwrap();
+    let mut read = Vec::new();
+    let options = LoadOptions { max_rows: 16, context: 64, ..options() };
+    Model::load(&checkpoint, emulated(), options, &mut |at| {
+        if at.stage == LoadStage::ReadWeights {
+            read.extend(at.bytes);
+        }
+    })
+    .unwrap();
+    let (first, last) = (read[0], read[read.len() - 1]);
+    assert_eq!(first.0, 0);
+    // Everything but scales of activations, which only kernels that round activations use.
+    assert!(last.0 == last.1 && last.1 <= checkpoint.total_bytes(), "{last:?}");
+    assert!(last.1 * 100 > checkpoint.total_bytes() * 99, "{last:?} of {}", checkpoint.total_bytes());
+    assert!(read.windows(2).all(|two| two[0].0 <= two[1].0), "{read:?}");
 }
 
 #[test]
