@@ -1,5 +1,6 @@
 //! `hearth serve MODEL`: one engine in the foreground, on a Unix socket (for the appliance) or a TCP port (Docker,
-//! benchmarks, debugging). Exit codes: 0 after an orderly end, 1 after a crash, 2 if it cannot listen, 3 if the model cannot be loaded.
+//! benchmarks, debugging). Exit codes: 0 after an orderly end, 1 after a crash, 2 if it cannot listen,
+//! 3 if the model cannot be loaded, 4 if the device failed.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -23,12 +24,14 @@ use crate::signals::Stop;
 
 /// How long running requests may take after the first signal.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How long a failed load stays readable at `/status` on a Unix socket.
+/// How long a failure stays readable at `/status` on a Unix socket.
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 /// How long open exchanges may take after the engine has ended.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// The exit code of a load that would fail again.
 const CANNOT_LOAD: u8 = 3;
+/// The exit code after a fault of the device, which ends a process but perhaps not the next one.
+const DEVICE_FAILED: u8 = 4;
 
 /// Options of `hearth serve`.
 #[derive(clap::Args)]
@@ -142,12 +145,12 @@ async fn serve(args: Args, keys: Vec<String>, json: bool) -> anyhow::Result<Exit
             complain(fault, json);
             1
         }
-        Some(End::LoadFailed(fault)) => {
+        Some(End::LoadFailed(fault) | End::DeviceFailed(fault)) => {
             complain(fault, json);
             if on_socket {
                 unless(&mut stop, tokio::time::sleep(LAST_WORDS)).await;
             }
-            CANNOT_LOAD
+            if matches!(end, Some(End::DeviceFailed(_))) { DEVICE_FAILED } else { CANNOT_LOAD }
         }
     };
     let _ = close.send(());

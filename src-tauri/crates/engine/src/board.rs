@@ -62,7 +62,7 @@ pub struct BoardState {
 }
 
 /// Names of the loading stages, in order.
-pub const STAGES: [&str; 4] = ["plan", "read weights", "allocate KV", "warm up"];
+pub const STAGES: [&str; 5] = ["plan", "read weights", "allocate KV", "record graphs", "warm up"];
 
 impl Default for Board {
     fn default() -> Board {

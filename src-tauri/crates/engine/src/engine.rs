@@ -15,6 +15,7 @@ use crate::{
     EngineError,
     board::{self, Board},
     depth::Depth,
+    device_fault::is_device_fault,
     policy::Policy,
     queue::{Queue, Refused, Waiting, unix_ms},
     request::{Event, Request},
@@ -81,6 +82,8 @@ pub enum End {
     LoadFailed(Fault),
     /// A bug: its thread panicked.
     Crashed(Fault),
+    /// The device failed: this process can compute nothing any more, another one may.
+    DeviceFailed(Fault),
 }
 
 /// One engine.
@@ -123,7 +126,7 @@ impl Engine {
                 );
                 End::Crashed(fault.with_evidence(what))
             });
-            if let End::LoadFailed(fault) | End::Crashed(fault) = &end {
+            if let End::LoadFailed(fault) | End::Crashed(fault) | End::DeviceFailed(fault) = &end {
                 inside.board.set_phase(EnginePhase::Failed { fault: fault.clone() });
             }
             // Whoever waits learns by the closed channel that nothing will come.
@@ -139,9 +142,10 @@ impl Engine {
         self.board.beat();
         let Loaded { runner, depth, policy, patience, served } = match load(&self.board) {
             Ok(loaded) => loaded,
+            Err(fault) if is_device_fault(&fault.code) => return End::DeviceFailed(fault),
             Err(fault) => return End::LoadFailed(fault),
         };
-        self.board.set_phase(board::loading(3, 0.0));
+        self.board.set_phase(board::loading(4, 0.0));
         let limits = runner.limits();
         let tokenizer = served.tokenizer.clone();
         let mut worker = Worker::new(
@@ -154,15 +158,20 @@ impl Engine {
             self.cut.clone(),
         );
         if let Err(error) = worker.warm_up() {
-            return End::LoadFailed(error.fault());
+            return match worker.lost() {
+                Some(fault) => End::DeviceFailed(fault),
+                None => End::LoadFailed(error.fault()),
+            };
         }
         // Nobody else sets it, and this thread comes here once.
         let _ = self.ready.set(Ready { served, limits, patience });
         if !self.queue.is_draining() {
             self.board.set_phase(EnginePhase::Ready);
         }
-        worker.run();
-        End::Drained
+        let Some(fault) = worker.run() else { return End::Drained };
+        // Giving memory back to a device that does not answer could take for ever; the process ends anyway.
+        std::mem::forget(worker);
+        End::DeviceFailed(fault)
     }
 
     /// What is served, once the engine is ready.

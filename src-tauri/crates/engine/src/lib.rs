@@ -10,6 +10,9 @@ mod cache_tests;
 mod check;
 pub mod depth;
 mod detokenise;
+mod device_fault;
+#[cfg(test)]
+mod device_fault_tests;
 #[cfg(test)]
 mod device_tests;
 mod echo;
@@ -51,6 +54,7 @@ pub mod timing;
 mod tokenizer;
 
 pub use depth::Depth;
+pub use device_fault::is_device_fault;
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
 pub use load::{LoadRequest, default_reserve, load};

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::{
     board::{Board, loading},
     depth::Depth,
+    device_fault,
     engine::{Loaded, Served},
     policy::Policy,
     proof,
@@ -69,11 +70,12 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         Fault::new("device_unknown", sentence(&error), "Choose one of these with --device, or leave it out.")
     })?;
     // Before the checkpoint is read: a GPU that cannot be used is known within a moment.
-    let opened = device.open(request.threads).map_err(device_fault)?;
+    let opened = device.open(request.threads).map_err(not_opened)?;
     if let Some(notice) = &opened.notice {
         tracing::info!("computing on the CPU ({notice})");
     }
     let mut ops = opened.ops;
+    let mut notices = Vec::new();
     if ops.device() == "cuda"
         && let Err(fault) =
             proof::require(ops.as_ref(), Scale::Full, proof::folder().as_deref(), &mut || board.beat())
@@ -82,9 +84,9 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
             return Err(fault);
         }
         tracing::error!(evidence = ?fault.evidence, "{} Computing on the CPU.", fault.message);
-        ops = Device::Cpu.open(request.threads).map_err(device_fault)?.ops;
+        ops = Device::Cpu.open(request.threads).map_err(not_opened)?.ops;
+        notices.push(fault);
     }
-    let mut notices = Vec::new();
     if request.fp4_activations
         && let Err(fault) = switch_fp4_on(request, ops.as_ref(), board)
     {
@@ -127,6 +129,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
             LoadStage::Plan => 0,
             LoadStage::ReadWeights => 1,
             LoadStage::AllocateKv => 2,
+            LoadStage::RecordGraphs => 3,
         };
         board.set_phase(loading(stage, at.fraction));
     };
@@ -176,10 +179,10 @@ fn switch_fp4_on(request: &LoadRequest, ops: &dyn Ops, board: &Board) -> Result<
     if ops.device() == "cuda" {
         proof::require_fp4(ops, Scale::Full, proof::folder().as_deref(), &mut || board.beat())?;
     }
-    ops.set_fp4_activations(true).map_err(device_fault)
+    ops.set_fp4_activations(true).map_err(not_opened)
 }
 
-fn device_fault(error: OpError) -> Fault {
+fn not_opened(error: OpError) -> Fault {
     match error {
         OpError::Unavailable { .. } => {
             Fault::new("device_unavailable", sentence(&error), "Or run with --device cpu.")
@@ -266,7 +269,10 @@ fn checkpoint_fault(error: CheckpointError) -> Fault {
     Fault::new(error.code(), sentence(&error), error.next_step()).with_evidence(error.file())
 }
 
-fn model_fault(error: ModelError) -> Fault {
+pub(crate) fn model_fault(error: ModelError) -> Fault {
+    if let Some(fault) = error.device_fault().and_then(device_fault::fault) {
+        return fault;
+    }
     let fault = Fault::new(error.code(), sentence(&error), error.next_step());
     match error.evidence() {
         Some(evidence) => fault.with_evidence(evidence),
@@ -343,6 +349,10 @@ impl Runner for Model {
 
     fn memory(&self) -> EngineMemory {
         self.memory_parts()
+    }
+
+    fn device_fault(&self) -> Option<Fault> {
+        Model::device_fault(self).as_ref().and_then(device_fault::fault)
     }
 }
 

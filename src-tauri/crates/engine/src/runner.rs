@@ -4,7 +4,7 @@
 use hearth_kernels::ops::Pass;
 use hearth_model::Seed;
 
-use crate::status::EngineMemory;
+use crate::status::{EngineMemory, Fault};
 
 /// Sizes that a runner was loaded with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,4 +55,9 @@ pub trait Runner {
 
     /// What was allocated; `kv_used` is the engine's business and zero here.
     fn memory(&self) -> EngineMemory;
+
+    /// Why nothing can be computed any more, once that is so: the device has failed.
+    fn device_fault(&self) -> Option<Fault> {
+        None
+    }
 }

@@ -44,7 +44,7 @@ impl std::fmt::Display for Fault {
 pub enum EnginePhase {
     /// Not yet answering requests.
     Loading {
-        /// `plan`, `read weights`, `allocate KV`, `warm up`.
+        /// `plan`, `read weights`, `allocate KV`, `record graphs`, `warm up`.
         stage: String,
         /// 0-based.
         index: u32,

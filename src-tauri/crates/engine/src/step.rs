@@ -129,13 +129,24 @@ impl<R: Runner> Worker<R> {
         Ok(())
     }
 
-    /// Serves until drained.
-    pub(crate) fn run(&mut self) {
+    /// Why nothing can be computed any more, if that is so.
+    pub(crate) fn lost(&self) -> Option<Fault> {
+        self.runner.device_fault()
+    }
+
+    /// Serves until drained, or until the device fails: then with its fault, which every request is told.
+    pub(crate) fn run(&mut self) -> Option<Fault> {
         let mut worked = true;
         loop {
             self.board.beat();
+            if let Some(fault) = self.lost() {
+                tracing::error!(code = fault.code, evidence = ?fault.evidence, "{}", fault.message);
+                self.end_all(&fault);
+                self.report();
+                return Some(fault);
+            }
             if self.cut.load(Ordering::Relaxed) {
-                self.end_all();
+                self.end_all(&EngineError::Draining.fault());
             }
             if self.step() {
                 worked = true;
@@ -144,7 +155,7 @@ impl<R: Runner> Worker<R> {
             if !self.running.is_empty() || !self.suspended.is_empty() {
                 std::thread::sleep(BLOCKED);
             } else if self.queue.is_draining() && self.queue.is_empty() {
-                return;
+                return None;
             } else {
                 if worked {
                     self.check_at_rest();
@@ -301,9 +312,8 @@ impl<R: Runner> Worker<R> {
         self.farewells.extend(farewell);
     }
 
-    /// Ends everything that runs or waits, because stopping may take no longer.
-    fn end_all(&mut self) {
-        let fault = EngineError::Draining.fault();
+    /// Ends everything that runs or waits, because stopping may take no longer or nothing can be computed.
+    fn end_all(&mut self, fault: &Fault) {
         for waiting in self.queue.take_all() {
             self.end_unserved(waiting, Some(fault.clone()));
         }
@@ -379,11 +389,13 @@ impl<R: Runner> Worker<R> {
     fn failed(&mut self, part: &Batch, ended: &[(usize, Ended)], reason: String) -> Vec<(usize, Ended)> {
         let error = EngineError::Step { reason };
         tracing::error!(%error, rows = part.ids.len(), "a step failed");
+        // A device that has failed says more than the step that met it.
+        let fault = self.lost().unwrap_or_else(|| error.fault());
         let mut failed = Vec::new();
         for index in part.members.iter().map(|member| member.index) {
             if ended.iter().all(|(other, _)| *other != index) {
                 self.running[index].spoiled = true;
-                failed.push((index, Ended::Failed(error.fault())));
+                failed.push((index, Ended::Failed(fault.clone())));
             }
         }
         failed

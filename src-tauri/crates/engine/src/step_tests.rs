@@ -221,7 +221,7 @@ fn counters_tell_reading_from_writing() {
     assert!(record.ttft_s.is_some() && record.decode_s.is_some());
 }
 
-fn served() -> Served {
+pub(crate) fn served() -> Served {
     Served {
         id: "count".into(),
         aliases: Vec::new(),
@@ -233,7 +233,7 @@ fn served() -> Served {
     }
 }
 
-async fn ready(engine: &Engine) {
+pub(crate) async fn ready(engine: &Engine) {
     while !matches!(engine.status(0).phase, EnginePhase::Ready) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -6,7 +6,6 @@ use crate::error::at;
 use crate::forward::recorded;
 use crate::model::Model;
 use crate::pass;
-use hearth_kernels::Ops;
 use hearth_kernels::ops::{Pass, Stretch};
 use hearth_kernels::sample::SampleRow;
 

@@ -6,7 +6,7 @@ import type { Fault } from "./Fault";
  */
 export type EnginePhase = { "kind": "loading", 
 /**
- * `plan`, `read weights`, `allocate KV`, `warm up`.
+ * `plan`, `read weights`, `allocate KV`, `record graphs`, `warm up`.
  */
 stage: string, 
 /**

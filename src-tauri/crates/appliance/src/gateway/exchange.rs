@@ -188,8 +188,20 @@ impl Call {
         let (parts, body) = response.into_parts();
         let body = Limited::new(body, self.limits.answer).collect().await;
         let body = body.map_err(|error| uds::LinkError::Answer(error.to_string()))?.to_bytes();
+        if parts.status.is_server_error()
+            && let Some(code) = device_fault(&body)
+        {
+            // The engine ends now; another may answer.
+            return Err(uds::LinkError::Answer(code));
+        }
         Ok(Answer::Whole(Response::from_parts(parts, Full::new(body))))
     }
+}
+
+/// The code of an error body if it says that the engine's device has failed.
+pub(crate) fn device_fault(body: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(body).ok()?;
+    value["error"]["code"].as_str().filter(|code| hearth_engine::is_device_fault(code)).map(str::to_owned)
 }
 
 /// The headers that belong to the message and not to one connection (RFC 9110, 7.6.1).

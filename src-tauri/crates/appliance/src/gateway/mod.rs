@@ -189,10 +189,10 @@ async fn health(State(gateway): State<Gateway>) -> Json<Value> {
 
 /// The appliance's own counters, then the engine's.
 async fn metrics(State(gateway): State<Gateway>, uri: Uri) -> Response<Body> {
-    let (ready, crashes) = {
+    let (ready, crashes, device_faults) = {
         let view = gateway.supervisor.view();
         let view = view.borrow();
-        (matches!(view.reach(), Reach::Open(_)), view.crashes)
+        (matches!(view.reach(), Reach::Open(_)), view.crashes, view.device_faults)
     };
     let started = gateway.started.load(Ordering::Relaxed);
     let mut text = format!(
@@ -200,6 +200,8 @@ async fn metrics(State(gateway): State<Gateway>, uri: Uri) -> Response<Body> {
          hearth_engine_ready {}\n\
          # HELP hearth_engine_crashes_total Engines that ended by themselves.\n\
          # TYPE hearth_engine_crashes_total counter\nhearth_engine_crashes_total {crashes}\n\
+         # HELP hearth_device_faults_total Engines that ended because the GPU failed.\n\
+         # TYPE hearth_device_faults_total counter\nhearth_device_faults_total {device_faults}\n\
          # HELP hearth_gateway_requests_total Requests that reached the public port.\n\
          # TYPE hearth_gateway_requests_total counter\nhearth_gateway_requests_total {started}\n",
         u8::from(ready)

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{
     events::{Splitter, is_comment, is_preamble},
-    exchange::{Answer, Call, passed_on},
+    exchange::{Answer, Call, device_fault, passed_on},
     refusal::Refusal,
 };
 use crate::uds::Link;
@@ -55,6 +55,11 @@ pub(crate) fn relay(call: Call, response: Response<Incoming>, link: Link) -> Res
     Response::from_parts(parts, Body::from_stream(events))
 }
 
+/// The code of an event that says that the engine's device has failed.
+fn device_fault_of(event: &[u8]) -> Option<String> {
+    device_fault(event.strip_prefix(b"data:")?.trim_ascii())
+}
+
 impl Relay {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
@@ -68,8 +73,17 @@ impl Relay {
                 Some(Ok(frame)) => {
                     let Ok(bytes) = frame.into_data() else { continue };
                     let fits = self.splitter.push(&bytes).is_ok();
+                    let mut failed = None;
                     while let Some(event) = self.splitter.take() {
+                        failed = (self.tokens == 0).then(|| device_fault_of(&event)).flatten();
+                        if failed.is_some() {
+                            break;
+                        }
                         self.take_in(event);
+                    }
+                    if let Some(code) = failed {
+                        self.broke(&code).await;
+                        continue;
                     }
                     if !fits {
                         self.broke("an event without end").await;

@@ -169,6 +169,32 @@ async fn a_request_whose_engine_dies_is_given_to_the_next_one_with_the_same_name
 }
 
 #[tokio::test]
+async fn a_request_whose_engine_says_that_its_gpu_failed_is_given_to_the_next_one() {
+    let fault = r#"{"error":{"code":"device_illegal_address","message":"The GPU failed."}}"#;
+    let whole = format!(
+        "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{fault}",
+        fault.len()
+    );
+    let streamed = format!("{EVENTS}{}{}0\r\n\r\n", event(ROLE), event(fault));
+    let again = format!("{EVENTS}{}{}0\r\n\r\n", event(ROLE), event(WORD));
+    for (first, second, wanted) in [(whole, answer("{\"ok\":2}"), "ok"), (streamed, again, "word")] {
+        let stage = Stage::new(quick());
+        let mut seen = stage.engine(1, first);
+        let asked = async {
+            let response = stage.ask().await;
+            text(response).await
+        };
+        let next = async {
+            seen.recv().await.unwrap();
+            stage.loading();
+            stage.engine(2, second)
+        };
+        let (text, _requests) = tokio::join!(asked, next);
+        assert!(text.contains(wanted) && !text.contains("device_illegal_address"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_has_said_nothing_yet_is_begun_again_unnoticed() {
     let stage = Stage::new(quick());
     let mut first = stage.engine(1, format!("{EVENTS}{}", event(ROLE)));

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hearth_engine::status::{EnginePhase, EngineStatus, Fault};
+use hearth_engine::{
+    is_device_fault,
+    status::{EnginePhase, EngineStatus, Fault},
+};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::sleep_until,
@@ -17,7 +20,7 @@ use tokio::{
 use super::{
     Ended, EngineView, Life, LogBook, Order, SupervisorOptions, Target,
     policy::{Failures, Next},
-    process::{DETERMINISTIC_EXIT, EngineProcess, describe},
+    process::{DETERMINISTIC_EXIT, DEVICE_EXIT, EngineProcess, describe},
     view::now_ms,
 };
 use crate::{
@@ -332,6 +335,7 @@ impl Drive {
             return;
         }
         let fault = self.cause(status, &text);
+        let device = status.and_then(|status| status.code()) == Some(DEVICE_EXIT);
         tracing::warn!(code = fault.code, "{} ({text})", fault.message);
         let ready_for = self.ready_at.take().map(|at| at.elapsed());
         let next = self.failures.count(&self.options.policy, &fault, ready_for);
@@ -343,6 +347,7 @@ impl Drive {
         };
         self.show(|view| {
             view.crashes += 1;
+            view.device_faults += u64::from(device);
             (view.life, view.target, view.status, view.silent) = (life, None, None, None);
         });
     }
@@ -366,6 +371,11 @@ impl Drive {
             Some(DETERMINISTIC_EXIT) => {
                 Fault::new("engine_refused", "The engine refused the model.", "Open the log to see why.")
             }
+            Some(DEVICE_EXIT) => Fault::new(
+                "device_fault",
+                "The GPU reports a fault.",
+                "The model is started again. If it happens often, `journalctl -k | grep Xid` names the cause.",
+            ),
             _ => Fault::new(
                 "engine_crashed",
                 format!("The engine ended unexpectedly with {text}."),
@@ -383,9 +393,14 @@ fn key(profile: &Profile) -> String {
 
 /// A fault as it reads once nothing is tried any more: the ones that promise another start say what to do instead.
 fn given_up(fault: Fault) -> Fault {
-    if !matches!(fault.code.as_str(), "engine_crashed" | "engine_stuck" | "engine_silent") {
-        return fault;
-    }
-    let next_step = "Open the log to see why, then press Start to try again.".into();
-    Fault { next_step, ..fault }
+    let next_step = match fault.code.as_str() {
+        "engine_crashed" | "engine_stuck" | "engine_silent" => {
+            "Open the log to see why, then press Start to try again."
+        }
+        code if is_device_fault(code) => {
+            "Restart the machine, then press Start. `journalctl -k | grep Xid` names the cause."
+        }
+        _ => return fault,
+    };
+    Fault { next_step: next_step.into(), ..fault }
 }

@@ -26,6 +26,9 @@ const KEEPER: &str = "HEARTH_KEEPER";
 /// The engine's exit code for a fault that another try would meet again.
 pub(super) const DETERMINISTIC_EXIT: i32 = 3;
 
+/// The engine's exit code when its device has failed.
+pub(super) const DEVICE_EXIT: i32 = 4;
+
 /// A running engine. Dropping it kills the engine.
 #[derive(Debug)]
 pub(super) struct EngineProcess {

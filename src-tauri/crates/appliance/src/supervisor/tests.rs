@@ -76,6 +76,30 @@ async fn an_engine_that_is_given_up_does_not_promise_another_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_gpu_failed_is_counted_as_that_and_started_again_before_it_is_given_up() {
+    let stage = stage("echo 'CUDA_ERROR_ILLEGAL_ADDRESS (700)' >&2; exit 4", quick());
+    stage.supervisor.order(Order::Start(Profile::default())).await;
+    let view = stage.until(|view| matches!(view.life, Life::Restarting { .. })).await;
+    let Life::Restarting { fault, .. } = &view.life else { panic!("{:?}", view.life) };
+    assert_eq!((fault.code.as_str(), fault.message.as_str()), ("device_fault", "The GPU reports a fault."));
+    assert!(fault.next_step.contains("Xid"), "{}", fault.next_step);
+    assert!(fault.evidence.as_ref().is_some_and(|text| text.contains("(700)")));
+    let view = stage.until(|view| matches!(view.life, Life::Failed { .. })).await;
+    assert_eq!((view.crashes, view.device_faults), (3, 3));
+    let Life::Failed { fault } = view.life else { panic!("{:?}", view.life) };
+    assert!(
+        fault.next_step.contains("press Start") && !fault.next_step.contains("started again"),
+        "{fault:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_is_not_counted_as_a_fault_of_the_gpu() {
+    let (view, _) = stage("exit 1", quick()).given_up().await;
+    assert_eq!((view.crashes, view.device_faults), (3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_person_may_try_again_after_it_was_given_up() {
     let stage = stage("exit 3", quick());
     stage.given_up().await;

@@ -83,6 +83,8 @@ pub struct EngineView {
     pub attempts: u32,
     /// Crashes since the appliance started.
     pub crashes: u64,
+    /// Those of them that were faults of the GPU.
+    pub device_faults: u64,
     /// How long a serving engine has not answered, once that is unusual.
     pub silent: Option<Duration>,
 }
@@ -96,6 +98,7 @@ impl EngineView {
             status: None,
             attempts: 0,
             crashes: 0,
+            device_faults: 0,
             silent: None,
         }
     }
