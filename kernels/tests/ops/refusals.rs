@@ -7,7 +7,7 @@ use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, OpError, PackedWeight, Value
 #[track_caller]
 fn refused(result: hearth_kernels::Result<impl Sized>, part: &str) {
     match result {
-        Err(error @ OpError::Shape { .. }) => {
+        Err(error @ (OpError::Shape { .. } | OpError::NotFinite { .. })) => {
             let text = error.to_string();
             assert!(text.contains(part), "`{text}` does not speak of `{part}`");
         }
