@@ -1,4 +1,4 @@
-//! The Hugging Face cache: `HUB/models--ORG--NAME/{refs/main, snapshots/COMMIT/...}`. Read-only here.
+//! The Hugging Face cache: `HUB/models--ORG--NAME/{refs/main, snapshots/COMMIT/...}`. Read-only here; `repo` writes.
 //! Layout: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::HubError;
+use crate::{HubError, RepoFolder, download::space, locate::check_id};
 
 /// One cache folder, the one that holds the `models--*` folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,20 @@ impl HubCache {
     /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Bytes free on its disk; null if the system does not say.
+    pub fn free(&self) -> Option<u64> {
+        space::free(&self.root).ok()
+    }
+
+    /// The folder of a repository, which need not exist.
+    ///
+    /// # Errors
+    /// `BadName` for what is no Hugging Face id.
+    pub fn repository(&self, id: &str) -> Result<RepoFolder, HubError> {
+        check_id(id)?;
+        Ok(RepoFolder::new(self, id))
     }
 
     /// The snapshot of a model: the commit that `refs/main` names, else the newest one with a config.json.

@@ -49,6 +49,17 @@ pub fn read(path: &Path, id: Option<&str>) -> Result<FoundModel, HubError> {
     Ok(FoundModel { id: id.unwrap_or(text).into(), path: path.into(), config, bytes })
 }
 
+/// Says so if a path is a GGUF file, or a folder that holds nothing else, which would only be called "no model" otherwise.
+pub fn refuse_gguf(path: &Path) -> Result<(), HubError> {
+    let is_gguf = |path: &Path| path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"));
+    let entries = || fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let only = !path.join("config.json").is_file() && entries().any(|path| is_gguf(&path));
+    match is_gguf(path) || only {
+        true => Err(HubError::Gguf { place: path.display().to_string() }),
+        false => Ok(()),
+    }
+}
+
 /// The model folders directly inside `folder` (and `folder` itself if it is one), in name order; unreadable ones are errors.
 pub fn in_folder(folder: &Path) -> Vec<Result<FoundModel, HubError>> {
     if folder.join("config.json").is_file() {
@@ -90,6 +101,19 @@ mod tests {
         fs::write(model.join("config.json"), "{}").unwrap();
         let error = in_folder(root.path()).remove(0).unwrap_err();
         assert_eq!(error.code(), "path_not_utf8");
+    }
+
+    #[test]
+    fn gguf_is_told_from_no_model_at_all() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(refuse_gguf(root.path()).is_ok());
+        let file = root.path().join("model.Q4_K_M.GGUF");
+        fs::write(&file, "GGUF").unwrap();
+        for path in [root.path(), &file] {
+            assert_eq!(refuse_gguf(path).unwrap_err().code(), "gguf_not_supported");
+        }
+        fs::write(root.path().join("config.json"), "{}").unwrap();
+        assert!(refuse_gguf(root.path()).is_ok());
     }
 
     #[test]

@@ -45,15 +45,24 @@ pub fn locate(name: &str, cache: Option<&HubCache>) -> Result<Location, HubError
     Ok(Location::Folder { path: cache.snapshot(name)?, id: Some(name.into()) })
 }
 
-fn expanded(name: &str) -> PathBuf {
+/// A path as a person types it: `~/` is the home folder.
+pub fn expanded(name: &str) -> PathBuf {
     match name.strip_prefix("~/").zip(std::env::var_os("HOME")) {
         Some((rest, home)) => Path::new(&home).join(rest),
         None => PathBuf::from(name),
     }
 }
 
+/// Refuses what cannot be a Hugging Face id.
+pub(crate) fn check_id(name: &str) -> Result<(), HubError> {
+    match is_id(name) {
+        true => Ok(()),
+        false => Err(HubError::BadName { name: name.chars().take(200).collect() }),
+    }
+}
+
 /// `organisation/name`, in the characters Hugging Face allows, at most 96 each; `..` and `--` would not map back.
-fn is_id(name: &str) -> bool {
+pub(crate) fn is_id(name: &str) -> bool {
     let part = |text: &str| {
         (1..=96).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))

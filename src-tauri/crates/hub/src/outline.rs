@@ -1,0 +1,169 @@
+//! A model on the hub without its weights: configuration whole, and of each safetensors file its header, read by range requests.
+//! It is kept as a folder that looks like the model's own, each weight file being its header followed by a hole of the right
+//! length. So whoever reads outlines of local folders reads these too, and a budget can be made before a byte is downloaded.
+
+use std::{
+    fs::{self, File},
+    future::Future,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{HubError, Listing, Remote, Wish, listing::RemoteFile};
+
+/// What is asked for first of a safetensors file: enough for the header of most.
+const FIRST: u64 = 512 << 10;
+/// Longest header, as the reference implementation has it.
+const LONGEST: u64 = 100_000_000;
+/// Largest configuration or index that is read.
+const TEXT_LIMIT: u64 = 64 << 20;
+/// Files asked for at once.
+const CONNECTIONS: usize = 8;
+/// A person waits for this, so it is tried again only so often.
+const TRIES: u32 = 3;
+/// Outlines kept; the oldest go.
+const KEPT: usize = 40;
+/// Written last: a folder without it was interrupted.
+const MARK: &str = ".hearth-listing.json";
+
+/// A model on the hub.
+#[derive(Debug, Clone)]
+pub struct RemoteOutline {
+    /// What the repository holds.
+    pub listing: Listing,
+    /// Files a download would bring.
+    pub wanted: Vec<RemoteFile>,
+    /// The folder that looks like the model's.
+    pub folder: PathBuf,
+}
+
+impl RemoteOutline {
+    /// Reads an outline from the hub, or takes it from `store` if it is there at the same commit.
+    ///
+    /// # Errors
+    /// Those of `Remote::listing` and `Listing::wanted`; `BadAnswer` for what is no safetensors file.
+    pub async fn read(remote: &Remote, store: &Path, wish: &Wish) -> Result<RemoteOutline, HubError> {
+        let listing = again(|| remote.listing(&wish.id, &wish.revision)).await?;
+        let wanted = listing.wanted()?;
+        if let Some(known) = RemoteOutline::known(store, &wish.id)
+            && known.listing.commit == listing.commit
+        {
+            return Ok(known);
+        }
+        let unwritable = |path: &Path| {
+            let path = path.to_path_buf();
+            move |cause| HubError::Unwritable { path, cause }
+        };
+        let folder = place(store, &wish.id);
+        let fresh = store.join(format!(".new-{}", wish.id.replace('/', "--")));
+        let _ = fs::remove_dir_all(&fresh);
+        fs::create_dir_all(&fresh).map_err(unwritable(&fresh))?;
+        let mut files = wanted.iter().filter(|file| is_read(&file.path)).cloned();
+        let mut tasks = JoinSet::new();
+        loop {
+            while tasks.len() < CONNECTIONS
+                && let Some(file) = files.next()
+            {
+                let (remote, id, commit) = (remote.clone(), wish.id.clone(), listing.commit.clone());
+                let at = fresh.join(&file.path);
+                tasks.spawn(async move { again(|| fetch(&remote, &id, &commit, &file, &at)).await });
+            }
+            match tasks.join_next().await {
+                None => break,
+                Some(Ok(done)) => done?,
+                Some(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+        let mark = fresh.join(MARK);
+        let text = serde_json::to_vec(&listing).expect("a listing is plain values");
+        fs::write(&mark, text).map_err(unwritable(&mark))?;
+        let _ = fs::remove_dir_all(&folder);
+        fs::rename(&fresh, &folder).map_err(unwritable(&folder))?;
+        prune(store);
+        Ok(RemoteOutline { listing, wanted, folder })
+    }
+
+    /// The outline that was read last; the network is not asked.
+    pub fn known(store: &Path, id: &str) -> Option<RemoteOutline> {
+        let folder = place(store, id);
+        let listing: Listing = serde_json::from_slice(&fs::read(folder.join(MARK)).ok()?).ok()?;
+        let wanted = listing.wanted().ok().filter(|_| listing.id == id)?;
+        Some(RemoteOutline { listing, wanted, folder })
+    }
+
+    /// Bytes of a whole download.
+    pub fn bytes(&self) -> u64 {
+        self.wanted.iter().map(|file| file.size).sum()
+    }
+}
+
+fn place(store: &Path, id: &str) -> PathBuf {
+    store.join(id.replace('/', "--"))
+}
+
+/// Configuration and weights; tokenizers are large and tell nothing about size.
+fn is_read(path: &str) -> bool {
+    path.ends_with(".safetensors")
+        || path.ends_with(".safetensors.index.json")
+        || matches!(path, "config.json" | "generation_config.json" | "hf_quant_config.json")
+}
+
+async fn again<T, F: Future<Output = Result<T, HubError>>>(ask: impl Fn() -> F) -> Result<T, HubError> {
+    for attempt in 1..TRIES {
+        match ask().await {
+            Err(error) if error.passes() => sleep(attempt * Duration::from_millis(400)).await,
+            other => return other,
+        }
+    }
+    ask().await
+}
+
+async fn fetch(
+    remote: &Remote,
+    id: &str,
+    commit: &str,
+    file: &RemoteFile,
+    at: &Path,
+) -> Result<(), HubError> {
+    let bad =
+        |what: String| HubError::BadAnswer { host: remote.host(), what: format!("{}: {what}", file.path) };
+    let is_weights = file.path.ends_with(".safetensors");
+    let first = if is_weights { FIRST.min(file.size) } else { file.size };
+    if first > TEXT_LIMIT {
+        return Err(bad(format!("{first} bytes of configuration")));
+    }
+    let mut bytes = remote.bytes(id, commit, file, 0, first).await?;
+    if is_weights {
+        let length = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
+        let length = length.filter(|length| *length <= LONGEST && length + 8 <= file.size);
+        let end = length.ok_or_else(|| bad("it has no safetensors header".into()))? + 8;
+        bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+        bytes.extend(remote.bytes(id, commit, file, bytes.len() as u64, end).await?);
+    }
+    let write = || -> std::io::Result<()> {
+        let mut out = File::create(at)?;
+        out.write_all(&bytes)?;
+        // The weights are a hole: they take no room.
+        out.set_len(file.size)
+    };
+    write().map_err(|cause| HubError::Unwritable { path: at.into(), cause })
+}
+
+fn prune(store: &Path) {
+    let age = |path: &PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let mut folders: Vec<PathBuf> = fs::read_dir(store)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|p| p.is_dir())
+        .collect();
+    folders.sort_by_key(age);
+    let surplus = folders.len().saturating_sub(KEPT);
+    for folder in &folders[..surplus] {
+        let _ = fs::remove_dir_all(folder);
+    }
+}
