@@ -67,10 +67,10 @@ pub fn run(place: Place, quit_only: bool) -> tauri::Result<()> {
             api.prevent_close();
             close(app);
         }
-        // Without a code it was not `quit` that asked: the last window went away.
+        // Without a code it was neither `quit` nor `leave` that asked: the last window went away.
         RunEvent::ExitRequested { code: None, api, .. } => {
             api.prevent_exit();
-            quit(app);
+            leave(app);
         }
         _ => {}
     });
@@ -101,7 +101,10 @@ fn set_up(app: &AppHandle, place: Place) -> tauri::Result<()> {
 
 /// Turns the link's news into what is on the screen.
 fn heed(app: &AppHandle, news: News) -> tauri::Result<()> {
-    let tray = |glimpse| app.state::<Shell>().tray.as_ref().map_or(Ok(()), |tray| tray.show(glimpse));
+    let tray = |glimpse| {
+        let shell = app.state::<Shell>();
+        shell.tray.as_ref().map_or(Ok(()), |tray| tray.show(glimpse, shell.link.keeps()))
+    };
     match news {
         News::Wait => window::show_waiting_page(app),
         News::Show(page) => window::show(app, &page),
@@ -119,6 +122,7 @@ fn chosen(app: &AppHandle, id: &str) {
             Some(address) => window::open_in_browser(&address.page()),
             None => report(window::bring_to_front(app)),
         },
+        item::LEAVE => leave(app),
         item::QUIT => quit(app),
         item::START | item::STOP => {
             let start = id == item::START;
@@ -138,13 +142,22 @@ fn chosen(app: &AppHandle, id: &str) {
     }
 }
 
-/// Closing hides the window where a tray can bring it back, and quits where none can.
+/// Closing hides the window where a tray can bring it back, and ends it where none can. Either way the endpoint stays: other
+/// programs may be using it, and nobody asked for its end.
 fn close(app: &AppHandle) {
     let app = app.clone();
     tauri::async_runtime::spawn(async move {
         let has_tray = app.state::<Shell>().tray.is_some();
-        if has_tray && tray::is_shown_by_desktop().await { report(window::hide(&app)) } else { quit(&app) }
+        if has_tray && tray::is_shown_by_desktop().await { report(window::hide(&app)) } else { leave(&app) }
     });
+}
+
+/// Ends the window; an appliance that a window started goes on, and the next window takes it over.
+fn leave(app: &AppHandle) {
+    if !app.state::<Shell>().quitting.swap(true, Ordering::SeqCst) {
+        report(window::hide(app));
+        app.exit(0);
+    }
 }
 
 /// Ends the window, after the appliance if a window started it.

@@ -96,6 +96,11 @@ impl Link {
         lock(&self.address).clone()
     }
 
+    /// Whether the appliance is one that a window started, so that quitting may end it.
+    pub fn keeps(&self) -> bool {
+        lock(&self.kept).is_some()
+    }
+
     /// Another try, asked for by a person.
     pub fn retry(&self) {
         self.again.notify_one();

@@ -1,5 +1,5 @@
 //! The tray: an icon per state, and start, stop, open, quit. Some desktops hide trays, so all of it except Quit is also
-//! in the window, and a window without a visible tray quits when it is closed (see `app`).
+//! in the window, and a window without a visible tray ends when it is closed (see `app`); Hearth itself goes on.
 
 use hearth_appliance::control::types::EngineState;
 use tauri::image::Image;
@@ -19,6 +19,8 @@ pub mod item {
     pub const START: &str = "start";
     /// Stop the engine.
     pub const STOP: &str = "stop";
+    /// End the window and nothing else.
+    pub const LEAVE: &str = "leave";
     /// End the window, and the appliance if a window started it.
     pub const QUIT: &str = "quit";
 }
@@ -82,6 +84,13 @@ pub struct Tray {
     status: MenuItem<Wry>,
     start: MenuItem<Wry>,
     stop: MenuItem<Wry>,
+    leave: MenuItem<Wry>,
+    quit: MenuItem<Wry>,
+}
+
+/// What quitting ends, in words: an appliance that systemd or a person started is not the window's to stop.
+fn quit_words(keeps: bool) -> &'static str {
+    if keeps { "Quit and stop Hearth" } else { "Quit; Hearth goes on" }
 }
 
 impl Tray {
@@ -95,6 +104,8 @@ impl Tray {
         let status = entry("status", &face.words, false)?;
         let start = entry(item::START, "Start the model", false)?;
         let stop = entry(item::STOP, "Stop the model", false)?;
+        let leave = entry(item::LEAVE, "Quit and keep serving", false)?;
+        let quit = entry(item::QUIT, quit_words(false), true)?;
         let menu = Menu::with_items(
             app,
             &[
@@ -105,7 +116,8 @@ impl Tray {
                 &entry(item::OPEN, "Open Hearth", true)?,
                 &entry(item::BROWSER, "Open in the browser", true)?,
                 &PredefinedMenuItem::separator(app)?,
-                &entry(item::QUIT, "Quit Hearth", true)?,
+                &leave,
+                &quit,
             ],
         )?;
         let icon = TrayIconBuilder::with_id("hearth")
@@ -114,17 +126,19 @@ impl Tray {
             .menu(&menu)
             .on_menu_event(move |app, event| chosen(app, event.id().as_ref()))
             .build(app)?;
-        Ok(Tray { icon, status, start, stop })
+        Ok(Tray { icon, status, start, stop, leave, quit })
     }
 
-    /// Shows what the appliance said last; None when there is none.
-    pub fn show(&self, glimpse: Option<&Glimpse>) -> tauri::Result<()> {
+    /// Shows what the appliance said last; None when there is none. `keeps`: a window started it.
+    pub fn show(&self, glimpse: Option<&Glimpse>, keeps: bool) -> tauri::Result<()> {
         let face = Face::of(glimpse);
         self.icon.set_icon(Some(face.icon))?;
         self.icon.set_tooltip(Some(format!("Hearth: {}", face.words)))?;
         self.status.set_text(&face.words)?;
         self.start.set_enabled(face.can_start)?;
-        self.stop.set_enabled(face.can_stop)
+        self.stop.set_enabled(face.can_stop)?;
+        self.leave.set_enabled(keeps)?;
+        self.quit.set_text(quit_words(keeps))
     }
 }
 
@@ -156,6 +170,12 @@ mod tests {
         assert!(!serving.can_start && serving.can_stop);
         let none = Face::of(None);
         assert!(!none.can_start && !none.can_stop);
+    }
+
+    #[test]
+    fn quitting_says_whether_it_ends_hearth_too() {
+        assert!(quit_words(true).contains("stop Hearth"));
+        assert!(quit_words(false).contains("goes on"), "a service is not the window's to stop");
     }
 
     #[test]

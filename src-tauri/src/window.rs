@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tauri::utils::config::Color;
-use tauri::webview::NewWindowResponse;
+use tauri::webview::{DownloadEvent, NewWindowResponse};
 use tauri::{AppHandle, Manager, Url, WebviewUrl, WebviewWindow, WebviewWindowBuilder};
 
 use crate::link::Link;
@@ -40,9 +40,15 @@ fn way(url: &Url, dashboard: Option<&str>) -> Way {
     match url.scheme() {
         "tauri" => Way::Here,
         "http" if dashboard == Some(url.authority()) => Way::Here,
+        // A file that the dashboard has made: an exported chat on its way to the downloads.
+        "blob" if is_own_blob(url, dashboard) => Way::Here,
         "http" | "https" | "mailto" => Way::Browser,
         _ => Way::Nowhere,
     }
+}
+
+fn is_own_blob(url: &Url, dashboard: Option<&str>) -> bool {
+    Url::parse(url.path()).is_ok_and(|inner| inner.scheme() == "http" && dashboard == Some(inner.authority()))
 }
 
 /// Makes the window with the waiting page in it.
@@ -60,6 +66,11 @@ pub fn open(app: &AppHandle, link: Arc<Link>) -> tauri::Result<WebviewWindow> {
                 open_in_browser(url.as_str());
             }
             way == Way::Here
+        })
+        // Files that the page makes itself; nothing is fetched from anywhere.
+        .on_download(|_, event| match event {
+            DownloadEvent::Requested { url, .. } => url.scheme() == "blob",
+            _ => true,
         })
         .on_new_window(|url, _| {
             if way(&url, None) == Way::Browser {
@@ -116,6 +127,9 @@ mod tests {
         assert_eq!(to("http://127.0.0.1:8001/"), Way::Browser);
         assert_eq!(to("http://127.0.0.1.example.org:8000/"), Way::Browser);
         assert_eq!(to("http://user@127.0.0.1:8000/"), Way::Browser);
+        assert_eq!(to("blob:http://127.0.0.1:8000/0a1b"), Way::Here);
+        assert_eq!(to("blob:http://127.0.0.1:8001/0a1b"), Way::Nowhere);
+        assert_eq!(to("blob:https://example.org/0a1b"), Way::Nowhere);
         assert_eq!(to("https://example.org/"), Way::Browser);
         assert_eq!(to("mailto:a@example.org"), Way::Browser);
         assert_eq!(to("file:///etc/passwd"), Way::Nowhere);
