@@ -70,6 +70,15 @@ def test_an_unknown_model_is_not_found(client, http):
         ("stream", 1),
         ("stream_options", "yes"),
         ("tools", {}),
+        ("n", 0),
+        ("n", 17),
+        ("logprobs", 3),
+        ("top_logprobs", 5),
+        ("logit_bias", {"word": 1}),
+        ("logit_bias", {"5": 1000}),
+        ("response_format", "json"),
+        ("tool_choice", "required"),
+        ("tool_choice", "sometimes"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(http, model, name, value):
@@ -87,11 +96,9 @@ def test_numbers_that_are_none_are_refused_by_name(http, model, name, number):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", 2),
-        ("logprobs", True),
-        ("logit_bias", {"5": 1}),
-        ("response_format", {"type": "json_object"}),
-        ("tool_choice", "required"),
+        ("best_of", 2),
+        ("echo", True),
+        ("prompt_logprobs", 1),
         ("functions", [{"name": "f"}]),
     ],
 )
@@ -124,7 +131,7 @@ def test_messages_that_cannot_be_rendered_are_refused_with_their_place(http, mod
 
 @pytest.mark.parametrize(
     ("prompt", "param"),
-    [([], None), ("", None), (None, "prompt"), ([-1], "prompt"), ([1.5], "prompt"), ([10**9], None), (["a", "b"], "prompt")],
+    [([], None), ("", None), (None, "prompt"), ([-1], "prompt"), ([1.5], "prompt"), ([10**9], None), (["a", 5], "prompt")],
 )
 def test_prompts_that_are_none_are_refused(http, model, prompt, param):
     refused(http.post("/v1/completions", json={"model": model, "prompt": prompt}), 400, param=param)

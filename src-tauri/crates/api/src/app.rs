@@ -14,14 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hearth_engine::{Engine, EngineError, Served, status::RequestKind};
+use hearth_engine::{Begin, Constraint, Engine, EngineError, Served, status::RequestKind};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    ApiError, chat, completions, error::Refused, fields::Fields, identity, metrics, models, state,
-    template::ChatTemplate,
+    ApiError, chat, completions, error::Refused, fields::Fields, form::Form, identity, metrics,
+    models, state, template::ChatTemplate,
 };
 
 /// How many prompts are encoded at once; each takes a core and some memory.
@@ -93,15 +93,6 @@ async fn wrong_method(request: Request) -> ApiError {
     ApiError::wrong_method(request.method().as_str(), request.uri().path())
 }
 
-/// The kind of request that comes by a path; None where nothing is generated.
-fn kind_of(path: &str) -> Option<RequestKind> {
-    match path {
-        "/v1/chat/completions" => Some(RequestKind::Chat),
-        "/v1/completions" => Some(RequestKind::Completion),
-        _ => None,
-    }
-}
-
 /// Names the request, checks its key, logs how it went, and records it if it was refused. Bodies are never logged.
 async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
@@ -122,7 +113,7 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
         tracing::info!(%method, path, status, ms, id, "answered");
     }
     let refused = response.extensions_mut().remove::<Refused>();
-    if let (Some(kind), Some(Refused(fault))) = (kind_of(&path), refused) {
+    if let (Some(kind), Some(Refused(fault))) = (RequestKind::of_path(&path), refused) {
         app.engine().refuse(id.clone(), kind, fault);
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -201,6 +192,14 @@ impl App {
                 format!("{reason} Use /v1/completions with a prompt of your own."),
             )
         })
+    }
+
+    /// A form, compiled on a thread that may block.
+    pub(crate) async fn compile(&self, form: Form, begin: Begin) -> Result<Constraint, ApiError> {
+        let tokenizer = self.engine().served()?.tokenizer.clone();
+        let _turn = self.0.encoders.acquire().await.expect("the semaphore is never closed");
+        let compile = move || form.compile(&tokenizer, begin);
+        tokio::task::spawn_blocking(compile).await.map_err(|_| ApiError::engine_gone())?
     }
 
     /// Token ids of a prompt, on a thread that may block. At a `seam` the text is cut, and the seam left out.

@@ -1,25 +1,39 @@
 //! Writes OpenAI's chat objects: chunks for a stream, one completion otherwise. Used by the chat handler.
 
-use hearth_engine::{Finish, Usage};
+use hearth_engine::{Finish, Logprobs, Usage};
 use serde_json::{Value, json};
 
 use crate::{
+    generation::Generation,
     identity,
+    likelihood::TokenNames,
     parts::{Part, Splitter},
-    stream::{self, Encoder, finish_reason},
+    stream::{self, Encoder, Frame, finish_reason},
 };
 
-/// The writer of one answer.
+/// The writer of the answers to one request.
 pub struct ChatWriter {
     id: String,
     model: String,
     created: u64,
-    splitter: Splitter,
+    streamed: bool,
     include_usage: bool,
     token_ids: bool,
+    logprobs: bool,
+    names: TokenNames,
+    choices: Vec<Choice>,
+}
+
+/// One answer.
+struct Choice {
+    splitter: Splitter,
     unsent_ids: Vec<u32>,
+    unsent_logprobs: Vec<Value>,
     reasoning_tokens: usize,
     begun: bool,
+    /// What is there, if it is sent as a whole.
+    message: Message,
+    finish: Option<Finish>,
 }
 
 /// An answer that is sent as a whole.
@@ -50,40 +64,23 @@ impl Message {
             }
         }
     }
+
+    /// As the API has it.
+    fn object(self) -> Value {
+        let silent = self.text.is_empty() && !self.calls.is_empty();
+        let content = if silent { Value::Null } else { Value::from(self.text) };
+        let mut out = json!({"role": "assistant", "content": content});
+        if !self.reasoning.is_empty() {
+            out["reasoning_content"] = Value::from(self.reasoning);
+        }
+        if !self.calls.is_empty() {
+            out["tool_calls"] = Value::from(self.calls);
+        }
+        out
+    }
 }
 
-impl ChatWriter {
-    /// A writer for one answer of `model`.
-    pub fn new(model: String, splitter: Splitter, include_usage: bool, token_ids: bool) -> ChatWriter {
-        ChatWriter {
-            id: format!("chatcmpl-{}", identity::random_hex()),
-            model,
-            created: stream::unix_seconds(),
-            splitter,
-            include_usage,
-            token_ids,
-            unsent_ids: Vec::new(),
-            reasoning_tokens: 0,
-            begun: false,
-        }
-    }
-
-    /// Takes in a token.
-    pub fn read(&mut self, id: u32, text: &str) -> Vec<Part> {
-        if self.token_ids {
-            self.unsent_ids.push(id);
-        }
-        self.reasoning_tokens += usize::from(self.splitter.in_reasoning());
-        self.splitter.push(text)
-    }
-
-    /// Takes in the end.
-    pub fn read_rest(&mut self, text: &str) -> Vec<Part> {
-        let mut parts = self.splitter.push(text);
-        parts.extend(self.splitter.finish());
-        parts
-    }
-
+impl Choice {
     fn reason(&self, finish: Finish) -> &'static str {
         // A limit that was reached stays visible: the last call may be cut off.
         if finish == Finish::Stop && self.splitter.complete_calls() > 0 {
@@ -92,49 +89,49 @@ impl ChatWriter {
             finish_reason(finish)
         }
     }
+}
 
-    /// The whole answer as one object.
-    pub fn completion(&mut self, message: Message, finish: Finish, usage: &Usage) -> Value {
-        let silent = message.text.is_empty() && !message.calls.is_empty();
-        let content = if silent { Value::Null } else { Value::from(message.text) };
-        let mut out = json!({"role": "assistant", "content": content});
-        if !message.reasoning.is_empty() {
-            out["reasoning_content"] = Value::from(message.reasoning);
+impl ChatWriter {
+    /// A writer for answers of `model`, each read by one of `splitters`.
+    pub fn new(
+        model: String,
+        splitters: Vec<Splitter>,
+        names: TokenNames,
+        generation: &Generation,
+    ) -> ChatWriter {
+        let choice = |splitter| Choice {
+            splitter,
+            unsent_ids: Vec::new(),
+            unsent_logprobs: Vec::new(),
+            reasoning_tokens: 0,
+            begun: false,
+            message: Message::default(),
+            finish: None,
+        };
+        ChatWriter {
+            id: format!("chatcmpl-{}", identity::random_hex()),
+            model,
+            created: stream::unix_seconds(),
+            streamed: generation.stream,
+            include_usage: generation.include_usage,
+            token_ids: generation.token_ids,
+            logprobs: generation.logprobs.is_some(),
+            names,
+            choices: splitters.into_iter().map(choice).collect(),
         }
-        if !message.calls.is_empty() {
-            out["tool_calls"] = Value::from(message.calls);
-        }
-        let mut choice =
-            json!({"index": 0, "message": out, "logprobs": null, "finish_reason": self.reason(finish)});
-        if self.token_ids {
-            choice["token_ids"] = json!(std::mem::take(&mut self.unsent_ids));
-        }
-        json!({
-            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
-            "choices": [choice], "usage": stream::usage(usage, self.reasoning_tokens),
-        })
     }
 
-    fn chunk(&mut self, delta: Value, finish: Option<&str>) -> Value {
-        let mut choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
-        if self.token_ids && self.begun {
-            choice["token_ids"] = json!(std::mem::take(&mut self.unsent_ids));
+    fn reasoning_tokens(&self) -> usize {
+        self.choices.iter().map(|choice| choice.reasoning_tokens).sum()
+    }
+
+    /// What was read of a choice: chunks of a stream, or a piece of the whole.
+    fn say(&mut self, choice: usize, parts: Vec<Part>) -> Vec<Frame> {
+        if !self.streamed {
+            self.choices[choice].message.add(parts);
+            return Vec::new();
         }
-        json!({
-            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
-            "choices": [choice],
-        })
-    }
-
-    /// The role, once: when the first token is there, so that clients can time it.
-    fn role(&mut self) -> Option<Value> {
-        let chunk = (!self.begun).then(|| self.chunk(json!({"role": "assistant", "content": ""}), None));
-        self.begun = true;
-        chunk
-    }
-
-    fn chunks(&mut self, parts: Vec<Part>) -> Vec<Value> {
-        let mut out: Vec<Value> = self.role().into_iter().collect();
+        let mut out: Vec<Frame> = self.role(choice).into_iter().collect();
         for part in parts {
             let delta = match part {
                 Part::Reasoning(text) => json!({"reasoning_content": text}),
@@ -145,54 +142,135 @@ impl ChatWriter {
                     json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]})
                 }
             };
-            out.push(self.chunk(delta, None));
+            out.push(self.chunk(choice, delta, None));
         }
         out
+    }
+
+    fn chunk(&mut self, index: usize, delta: Value, finish: Option<&str>) -> Frame {
+        let state = &mut self.choices[index];
+        let mut choice = json!({"index": index, "delta": delta, "finish_reason": finish});
+        if self.token_ids && state.begun {
+            choice["token_ids"] = json!(std::mem::take(&mut state.unsent_ids));
+        }
+        if self.logprobs && state.begun && !state.unsent_logprobs.is_empty() {
+            choice["logprobs"] =
+                json!({"content": std::mem::take(&mut state.unsent_logprobs), "refusal": null});
+        }
+        Frame::new(&self.object("chat.completion.chunk", vec![choice]))
+    }
+
+    fn object(&self, kind: &str, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices,
+        })
+    }
+
+    /// The role, once: when the first token is there, so that clients can time it.
+    fn role(&mut self, choice: usize) -> Option<Frame> {
+        let begun = std::mem::replace(&mut self.choices[choice].begun, false);
+        let chunk = (!begun).then(|| self.chunk(choice, json!({"role": "assistant", "content": ""}), None));
+        self.choices[choice].begun = true;
+        chunk
     }
 }
 
 impl Encoder for ChatWriter {
-    fn token(&mut self, id: u32, text: &str) -> Vec<Value> {
-        let parts = self.read(id, text);
-        self.chunks(parts)
+    fn token(&mut self, choice: usize, id: u32, text: &str, logprobs: Option<&Logprobs>) -> Vec<Frame> {
+        let state = &mut self.choices[choice];
+        if self.token_ids {
+            state.unsent_ids.push(id);
+        }
+        state.unsent_logprobs.extend(logprobs.map(|logprobs| self.names.chat(id, logprobs)));
+        state.reasoning_tokens += usize::from(state.splitter.in_reasoning());
+        let parts = state.splitter.push(text);
+        self.say(choice, parts)
     }
 
-    fn done(&mut self, text: &str, finish: Finish, usage: &Usage) -> Vec<Value> {
-        let parts = self.read_rest(text);
-        let mut chunks = self.chunks(parts);
-        let reason = self.reason(finish);
-        chunks.push(self.chunk(json!({}), Some(reason)));
-        if self.include_usage {
-            let mut last = self.chunk(json!({}), None);
-            last["choices"] = json!([]);
-            last["usage"] = stream::usage(usage, self.reasoning_tokens);
-            chunks.push(last);
+    fn done(&mut self, choice: usize, text: &str, finish: Finish) -> Vec<Frame> {
+        let state = &mut self.choices[choice];
+        let mut parts = state.splitter.push(text);
+        parts.extend(state.splitter.finish());
+        state.finish = Some(finish);
+        let reason = state.reason(finish);
+        let mut frames = self.say(choice, parts);
+        if self.streamed {
+            frames.push(self.chunk(choice, json!({}), Some(reason)));
         }
-        chunks
+        frames
+    }
+
+    fn end(&mut self, usage: &Usage) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if self.include_usage {
+            let mut last = self.object("chat.completion.chunk", Vec::new());
+            last["usage"] = stream::usage(usage, self.reasoning_tokens());
+            frames.push(Frame::new(&last));
+        }
+        frames.push(Frame::done());
+        frames
+    }
+
+    fn whole(&mut self, usage: &Usage) -> Value {
+        let reasoning_tokens = self.reasoning_tokens();
+        let (token_ids, logprobs) = (self.token_ids, self.logprobs);
+        let choices = self.choices.iter_mut().enumerate().map(|(index, state)| {
+            let message = std::mem::take(&mut state.message).object();
+            let reason = state.finish.map(|finish| state.reason(finish));
+            let likely = logprobs
+                .then(|| json!({"content": std::mem::take(&mut state.unsent_logprobs), "refusal": null}));
+            let mut choice =
+                json!({"index": index, "message": message, "logprobs": likely, "finish_reason": reason});
+            if token_ids {
+                choice["token_ids"] = json!(std::mem::take(&mut state.unsent_ids));
+            }
+            choice
+        });
+        let choices = choices.collect();
+        let mut out = self.object("chat.completion", choices);
+        out["usage"] = stream::usage(usage, reasoning_tokens);
+        out
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tools::Tools;
+    use crate::{fields::Fields, tools::Tools};
+    use hearth_engine::{Sampling, Tokenizer, status::RequestKind};
+    use std::sync::Arc;
 
-    fn writer(thinking: bool, tools: Option<Tools>) -> ChatWriter {
-        ChatWriter::new("m".into(), Splitter::new(thinking, tools, false), true, false)
+    fn writer(splitter: Splitter, streamed: bool) -> ChatWriter {
+        let body = json!({"stream": streamed, "stream_options": {"include_usage": true}, "logprobs": true});
+        let fields = Fields::parse(body.to_string().as_bytes()).expect("an object");
+        let generation = Generation::read(&fields, RequestKind::Chat, &Sampling::default()).expect("valid");
+        let json = include_bytes!("../../../assets/ember/model/tokenizer.json");
+        let tokenizer = Tokenizer::read(json, &json!({}), None, None).expect("ember's tokenizer");
+        ChatWriter::new("m".into(), vec![splitter], TokenNames(Arc::new(tokenizer)), &generation)
+    }
+
+    fn read(frames: &[Frame]) -> Vec<Value> {
+        frames.iter().filter_map(|frame| serde_json::from_str(&frame.data).ok()).collect()
     }
 
     const USAGE: Usage = Usage { prompt: 3, cached: 0, output: 2 };
 
     #[test]
     fn a_stream_begins_with_the_role_and_ends_with_reason_and_usage() {
-        let mut writer = writer(false, None);
-        let mut chunks = writer.token(1, "Hi");
-        chunks.extend(writer.token(2, " you"));
-        chunks.extend(writer.done("", Finish::Length, &USAGE));
-        let deltas: Vec<&Value> =
-            chunks.iter().filter_map(|c| c["choices"].get(0)).map(|c| &c["delta"]).collect();
-        assert_eq!(deltas[0], &json!({"role": "assistant", "content": ""}));
-        assert_eq!((&deltas[1]["content"], &deltas[2]["content"]), (&json!("Hi"), &json!(" you")));
+        let mut writer = writer(Splitter::new(false, None, false), true);
+        let likely = Logprobs { chosen: -0.5, top: vec![(20, -0.5)] };
+        let mut frames = writer.token(0, 20, "Hi", Some(&likely));
+        frames.extend(writer.token(0, 21, " you", Some(&likely)));
+        frames.extend(writer.done(0, "", Finish::Length));
+        frames.extend(writer.end(&USAGE));
+        assert_eq!(frames.last(), Some(&Frame::done()));
+        let chunks = read(&frames);
+        let choices: Vec<&Value> = chunks.iter().filter_map(|c| c["choices"].get(0)).collect();
+        assert_eq!(choices[0]["delta"], json!({"role": "assistant", "content": ""}));
+        assert_eq!(choices[1]["delta"]["content"], "Hi");
+        assert_eq!(choices[1]["logprobs"]["content"][0]["top_logprobs"][0]["logprob"], -0.5);
+        assert_eq!(choices[2]["delta"]["content"], " you");
+        assert_eq!(choices[2]["logprobs"]["content"].as_array().map(Vec::len), Some(1));
         let end = &chunks[chunks.len() - 2];
         assert_eq!(end["choices"][0]["finish_reason"], "length");
         assert!(end.get("usage").is_none(), "only the last chunk has usage");
@@ -203,12 +281,11 @@ mod tests {
 
     #[test]
     fn reasoning_and_answer_go_to_their_own_fields() {
-        let mut writer = writer(true, None);
-        let mut message = Message::default();
-        message.add(writer.read(1, "hm\n</think>\n\n"));
-        message.add(writer.read(2, "yes"));
-        message.add(writer.read_rest(""));
-        let answer = writer.completion(message, Finish::Stop, &USAGE);
+        let mut writer = writer(Splitter::new(true, None, false), false);
+        assert!(writer.token(0, 1, "hm\n</think>\n\n", None).is_empty());
+        writer.token(0, 2, "yes", None);
+        writer.done(0, "", Finish::Stop);
+        let answer = writer.whole(&USAGE);
         let choice = &answer["choices"][0];
         assert_eq!(
             choice["message"],
@@ -222,9 +299,11 @@ mod tests {
     fn a_call_has_its_name_once_and_its_own_finish_reason() {
         let tools = Tools::read(&json!([{"type": "function", "function": {"name": "f"}}])).expect("valid");
         let call = "<tool_call>\n<function=f>\n<parameter=a>\nx\n</parameter>\n</function>\n</tool_call>";
-        let mut streamed = writer(false, Some(tools.clone()));
-        let mut chunks = streamed.token(1, call);
-        chunks.extend(streamed.done("", Finish::Stop, &USAGE));
+        let splitter = || Splitter::new(false, Some(tools.clone()), false);
+        let mut streamed = writer(splitter(), true);
+        let mut frames = streamed.token(0, 1, call, None);
+        frames.extend(streamed.done(0, "", Finish::Stop));
+        let chunks = read(&frames);
         let calls: Vec<&Value> =
             chunks.iter().filter_map(|c| c["choices"][0]["delta"]["tool_calls"].get(0)).collect();
         assert!(calls.iter().all(|c| c["index"] == 0));
@@ -233,11 +312,10 @@ mod tests {
         assert_eq!(arguments, r#"{"a": "x"}"#);
         assert!(chunks.iter().any(|c| c["choices"][0]["finish_reason"] == "tool_calls"));
 
-        let mut whole = writer(false, Some(tools));
-        let mut message = Message::default();
-        message.add(whole.read(1, call));
-        message.add(whole.read_rest(""));
-        let answer = whole.completion(message, Finish::Stop, &USAGE);
+        let mut whole = writer(splitter(), false);
+        whole.token(0, 1, call, None);
+        whole.done(0, "", Finish::Stop);
+        let answer = whole.whole(&USAGE);
         assert_eq!(answer["choices"][0]["message"]["content"], Value::Null);
         assert_eq!(
             answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"],

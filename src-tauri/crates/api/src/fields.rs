@@ -13,7 +13,7 @@ use crate::ApiError;
 pub const BODY_LIMIT: usize = 32 << 20;
 
 /// A JSON object.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -63,6 +63,11 @@ impl Fields {
                 })
             }
         }
+    }
+
+    /// Gives a field another value.
+    pub fn set(&mut self, name: &str, value: Value) {
+        self.0.insert(name.to_owned(), value);
     }
 
     /// The value of a field; null is as good as absent.

@@ -1,12 +1,15 @@
 //! The fields that chat and completions share: limits, sampling, stop strings, streaming. Everything this engine does not
 //! do is refused here by name, so that no client believes it was done.
 
-use hearth_engine::Sampling;
+use std::sync::Arc;
+
+use hearth_engine::{MOST_LOGPROBS, Sampling, policy::Priority, status::RequestKind};
 use serde_json::Value;
 
 use crate::{
     ApiError,
     fields::{Fields, brief},
+    identity,
 };
 
 /// Most stop strings of a request.
@@ -14,11 +17,18 @@ const STOPS: usize = 16;
 /// Longest stop string, bytes.
 const STOP_LENGTH: usize = 1024;
 
+/// Most choices of a request.
+const CHOICES: i64 = 16;
+
 /// How an answer is to be made and sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Choices per prompt.
+    pub n: usize,
+    /// Tell how likely each token was, and this many of the likeliest ones.
+    pub logprobs: Option<usize>,
     /// Most tokens of the answer.
     pub max_tokens: Option<usize>,
     /// Fewest tokens before an end token.
@@ -27,6 +37,10 @@ pub struct Generation {
     pub stop: Vec<String>,
     /// End tokens do not end the answer.
     pub ignore_end: bool,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whose it is.
+    pub account: u64,
     /// Send events as they come.
     pub stream: bool,
     /// End the stream with a usage event.
@@ -40,8 +54,15 @@ impl Generation {
     ///
     /// # Errors
     /// The first field with a wrong or unsupported value.
-    pub fn read(fields: &Fields, defaults: &Sampling) -> Result<Generation, ApiError> {
+    pub fn read(fields: &Fields, kind: RequestKind, defaults: &Sampling) -> Result<Generation, ApiError> {
         refuse_unsupported(fields)?;
+        let n = fields.integer("n", 1, CHOICES)?.unwrap_or(1);
+        if let Some(best) = fields.integer("best_of", 1, CHOICES)?.filter(|best| *best != n) {
+            let message = format!(
+                "'best_of' may only be 'n', which is {n}, not {best}. Ask for more choices with 'n'."
+            );
+            return Err(ApiError::unsupported("best_of", message));
+        }
         let float = |name, low, high, default| {
             Ok::<_, ApiError>(fields.number(name, low, high)?.map_or(default, |v| v as f32))
         };
@@ -57,6 +78,7 @@ impl Generation {
             presence_penalty: float("presence_penalty", -2.0, 2.0, defaults.presence_penalty)?,
             frequency_penalty: float("frequency_penalty", -2.0, 2.0, defaults.frequency_penalty)?,
             repetition_penalty: float("repetition_penalty", 0.01, 10.0, defaults.repetition_penalty)?,
+            logit_bias: logit_bias(fields)?,
             seed,
         };
         let count = |name, low| {
@@ -75,14 +97,59 @@ impl Generation {
         };
         Ok(Generation {
             sampling,
+            n: n as usize,
+            logprobs: logprobs(fields, kind)?,
             max_tokens: new.or(old),
             min_tokens: count("min_tokens", 0)?.unwrap_or(0),
             stop: stop_strings(fields)?,
             ignore_end: fields.flag("ignore_eos")?.unwrap_or(false),
+            priority: identity::priority(fields)?,
+            account: 0,
             stream: fields.flag("stream")?.unwrap_or(false),
             include_usage,
             token_ids: fields.flag("return_token_ids")?.unwrap_or(false),
         })
+    }
+
+    /// The same for an account.
+    pub fn of(self, account: u64) -> Generation {
+        Generation { account, ..self }
+    }
+}
+
+/// What to add to which logit: an object of token ids and numbers.
+fn logit_bias(fields: &Fields) -> Result<Arc<[(u32, f32)]>, ApiError> {
+    let Some(object) = fields.object("logit_bias")? else { return Ok(Arc::default()) };
+    let wrong = |message: String| ApiError::value("logit_bias", message);
+    let bias = object.iter().map(|(id, value)| {
+        let id = id.trim().parse::<u32>().map_err(|_| {
+            let id: String = id.chars().take(40).collect();
+            wrong(format!("The keys of 'logit_bias' must be token ids, not '{id}'."))
+        })?;
+        match value.as_f64() {
+            Some(bias) if (-100.0..=100.0).contains(&bias) => Ok((id, bias as f32)),
+            _ => {
+                Err(wrong(format!("'logit_bias' must hold numbers from -100 to 100, not {}.", brief(value))))
+            }
+        }
+    });
+    bias.collect()
+}
+
+/// Chat has a flag and a number of alternatives; completions have the number alone.
+fn logprobs(fields: &Fields, kind: RequestKind) -> Result<Option<usize>, ApiError> {
+    let most = MOST_LOGPROBS as i64;
+    if kind == RequestKind::Completion {
+        return match fields.get("logprobs") {
+            Some(Value::Bool(false)) => Ok(None),
+            _ => Ok(fields.integer("logprobs", 0, most)?.map(|top| top as usize)),
+        };
+    }
+    let asked = fields.flag("logprobs")?.unwrap_or(false);
+    match fields.integer("top_logprobs", 0, most)? {
+        Some(top) if asked => Ok(Some(top as usize)),
+        Some(1..) => Err(ApiError::value("top_logprobs", "'top_logprobs' needs 'logprobs' to be true.")),
+        _ => Ok(asked.then_some(0)),
     }
 }
 
@@ -115,41 +182,18 @@ fn stop_strings(fields: &Fields) -> Result<Vec<String>, ApiError> {
 /// Fields that change the answer in ways this engine cannot; harmless values of them pass.
 fn refuse_unsupported(fields: &Fields) -> Result<(), ApiError> {
     let harmless = |name: &str, value: &Value| match name {
-        "n" | "best_of" => value.as_u64() == Some(1),
-        "logprobs" | "echo" => value == &Value::Bool(false),
-        "top_logprobs" => value.as_u64() == Some(0),
-        "logit_bias" => value.as_object().is_some_and(serde_json::Map::is_empty),
+        "echo" => value == &Value::Bool(false),
         "suffix" => value.as_str() == Some(""),
-        "response_format" => value.get("type").and_then(Value::as_str) == Some("text"),
         "modalities" => value.as_array().is_some_and(|kinds| kinds.iter().all(|kind| kind == "text")),
         "functions" => value.as_array().is_some_and(Vec::is_empty),
         "function_call" => value == "none" || value == "auto",
         _ => false,
     };
     let instead = |name: &str| match name {
-        "n" | "best_of" => "Send several requests instead.",
         "functions" | "function_call" => "Use 'tools' and 'tool_choice' instead.",
-        "response_format" => "Ask for the format in the prompt instead.",
         _ => "Leave it out.",
     };
-    for name in [
-        "n",
-        "best_of",
-        "logprobs",
-        "top_logprobs",
-        "logit_bias",
-        "echo",
-        "suffix",
-        "response_format",
-        "modalities",
-        "audio",
-        "functions",
-        "function_call",
-        "prompt_logprobs",
-        "guided_json",
-        "guided_regex",
-        "guided_choice",
-    ] {
+    for name in ["echo", "suffix", "modalities", "audio", "functions", "function_call", "prompt_logprobs"] {
         if let Some(value) = fields.get(name).filter(|value| !harmless(name, value)) {
             let message =
                 format!("'{name}' with the value {} is not supported. {}", brief(value), instead(name));
@@ -166,7 +210,8 @@ mod tests {
 
     fn read(body: Value) -> Result<Generation, ApiError> {
         let fields = Fields::parse(body.to_string().as_bytes()).expect("an object");
-        Generation::read(&fields, &Sampling { temperature: 0.6, top_k: 20, ..Sampling::default() })
+        let defaults = Sampling { temperature: 0.6, top_k: 20, ..Sampling::default() };
+        Generation::read(&fields, RequestKind::Chat, &defaults)
     }
 
     #[test]
@@ -207,6 +252,14 @@ mod tests {
             ("stop", json!([null])),
             ("stop", json!(7)),
             ("stream", json!("yes")),
+            ("n", json!(0)),
+            ("n", json!(17)),
+            ("logprobs", json!(5)),
+            ("top_logprobs", json!(21)),
+            ("top_logprobs", json!(3)),
+            ("logit_bias", json!([1])),
+            ("logit_bias", json!({"word": 1})),
+            ("logit_bias", json!({"5": 101})),
         ] {
             let error = read(json!({name: value})).expect_err("out of range");
             assert_eq!((error.param.as_deref(), error.status.as_u16()), (Some(name), 400), "{error}");
@@ -216,11 +269,9 @@ mod tests {
     #[test]
     fn what_is_not_there_yet_is_refused_and_its_harmless_values_pass() {
         for (name, value) in [
-            ("n", json!(2)),
-            ("logprobs", json!(true)),
-            ("logprobs", json!(5)),
-            ("logit_bias", json!({"5": 1})),
-            ("response_format", json!({"type": "json_object"})),
+            ("best_of", json!(2)),
+            ("functions", json!([{"name": "f"}])),
+            ("prompt_logprobs", json!(1)),
             ("echo", json!(true)),
         ] {
             let error = read(json!({name: value})).expect_err("unsupported");
@@ -229,5 +280,17 @@ mod tests {
         let harmless = json!({"n": 1, "logprobs": false, "logit_bias": {}, "suffix": null, "top_logprobs": 0,
             "response_format": {"type": "text"}, "user": "me", "something_new": [1, 2]});
         assert!(read(harmless).is_ok());
+    }
+
+    #[test]
+    fn choices_biases_and_likelihoods_are_read() {
+        let asked = json!({"n": 3, "best_of": 3, "logit_bias": {"5": -100, "17": 2.5}, "logprobs": true, "top_logprobs": 4});
+        let generation = read(asked).expect("valid");
+        assert_eq!((generation.n, generation.logprobs), (3, Some(4)));
+        assert_eq!(generation.sampling.logit_bias[..], [(5, -100.0), (17, 2.5)]);
+        assert_eq!(read(json!({"logprobs": true})).expect("valid").logprobs, Some(0));
+        let fields = Fields::parse(br#"{"logprobs": 0}"#).expect("an object");
+        let generation = Generation::read(&fields, RequestKind::Completion, &Sampling::default());
+        assert_eq!(generation.expect("valid").logprobs, Some(0));
     }
 }

@@ -1,9 +1,12 @@
-//! The OpenAI-compatible HTTP front of one engine.
+//! The HTTP front of one engine: OpenAI's API, and Anthropic's.
 //!
-//! `app` has the routes; `chat` and `completions` answer them; `generation`, `messages` and `tools` check what comes in;
-//! `template` renders prompts; `parts` and `call` read answers; `stream` and `chat_writer` send them.
+//! `app` has the routes; `chat`, `completions`, `responses` and
+//! `anthropic` answer them; `generation`, `messages`, `tools` and `form` check what comes
+//! in; `ask` brings it to the engine; `parts` and `call` read answers; `stream` and the writers send them.
 
+mod answers;
 mod app;
+mod ask;
 mod call;
 mod chat;
 mod chat_writer;
@@ -11,8 +14,10 @@ mod clock;
 mod completions;
 mod error;
 mod fields;
+mod form;
 mod generation;
 mod identity;
+mod likelihood;
 mod listen;
 mod messages;
 mod metrics;
@@ -22,6 +27,8 @@ mod seam;
 mod state;
 mod stream;
 mod template;
+mod tool_choice;
+mod tool_grammar;
 mod tools;
 
 pub use app::{ApiOptions, router};

@@ -22,10 +22,18 @@ pub fn read(fields: &Fields) -> Result<Vec<Value>, ApiError> {
             format!("'messages' must be a list of at least one message, not {}.", brief(given)),
         )
     })?;
+    read_list(items, "messages")
+}
+
+/// Reads messages that stand in the field `field`, or came from what stands there.
+///
+/// # Errors
+/// A message that no template could render; `param` names the place.
+pub fn read_list(items: &[Value], field: &str) -> Result<Vec<Value>, ApiError> {
     let mut system: Vec<String> = Vec::new();
     let mut messages = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let place = format!("messages[{index}]");
+        let place = format!("{field}[{index}]");
         let message = item.as_object().ok_or_else(|| {
             ApiError::value(&place, format!("{place} must be an object, not {}.", brief(item)))
         })?;

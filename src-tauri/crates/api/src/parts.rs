@@ -209,6 +209,8 @@ impl Splitter {
     }
 
     fn enter(&mut self, state: State) {
+        // Behind reasoning, even an empty one, the answer has begun.
+        self.first &= !self.in_reasoning();
         self.state = state;
         self.fresh = true;
     }
@@ -328,6 +330,12 @@ mod tests {
     fn reasoning_ends_at_its_marker_and_the_rest_is_content() {
         let (reasoning, text, _) = split(true, false, "\nLet me see.\n2 < 3\n</think>\n\nYes, 2 < 3.");
         assert_eq!((reasoning.as_str(), text.as_str()), ("Let me see.\n2 < 3", "Yes, 2 < 3."));
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_reasoning_without_thoughts() {
+        let (reasoning, text, _) = split(true, false, "\n</think>\n\nno");
+        assert_eq!((reasoning.as_str(), text.as_str()), ("", "no"));
     }
 
     #[test]

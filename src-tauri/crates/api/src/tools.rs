@@ -62,6 +62,17 @@ impl Tools {
         &self.0
     }
 
+    /// The functions of these names; None if one of them is missing.
+    pub fn only(&self, names: &[&str]) -> Option<Tools> {
+        let named = |name: &&str| self.0.iter().find(|tool| name_of(tool) == *name).cloned();
+        names.iter().map(named).collect::<Option<Vec<_>>>().map(|tools| Tools(Arc::new(tools)))
+    }
+
+    /// True if a function asks that its arguments follow its schema to the letter.
+    pub fn any_strict(&self) -> bool {
+        self.0.iter().any(is_strict)
+    }
+
     /// How the argument `key` of the function `name` is written. What the schema does not name is a string.
     pub fn kind(&self, name: &str, key: &str) -> Kind {
         let functions = self.0.iter().filter_map(|tool| tool.get("function"));
@@ -77,6 +88,16 @@ impl Tools {
             _ => Kind::Text,
         }
     }
+}
+
+/// A tool's name.
+pub fn name_of(tool: &Value) -> &str {
+    tool["function"]["name"].as_str().unwrap_or_default()
+}
+
+/// Whether the arguments of a tool must follow its schema to the letter.
+pub fn is_strict(tool: &Value) -> bool {
+    tool["function"]["strict"] == Value::Bool(true)
 }
 
 /// The type names a schema allows, through unions.

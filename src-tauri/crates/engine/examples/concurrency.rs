@@ -98,6 +98,8 @@ async fn ask(engine: Engine, clients: usize, client: usize) -> (Duration, usize)
         ignore_end: true,
         priority: Priority::Interactive,
         account: client as u64,
+        logprobs: None,
+        constraint: None,
     };
     let begun = Instant::now();
     let mut events = engine.submit(request).expect("there is room");

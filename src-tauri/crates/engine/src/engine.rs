@@ -245,6 +245,10 @@ impl Engine {
         if let Some(&id) = request.prompt.iter().find(|&&id| id as usize >= tokens) {
             return Err(EngineError::UnknownToken { id, tokens });
         }
+        let biased = request.sampling.logit_bias.iter().map(|(id, _)| *id);
+        if let Some(id) = biased.into_iter().find(|id| *id as usize >= tokens) {
+            return Err(EngineError::UnknownToken { id, tokens });
+        }
         let context = limits.context.min(limits.pages * limits.page_len);
         let answer = request.max_tokens.unwrap_or(1).max(1);
         if prompt.saturating_add(answer) > context {

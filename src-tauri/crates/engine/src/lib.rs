@@ -18,10 +18,12 @@ mod device_tests;
 mod echo;
 mod engine;
 mod error;
+mod grammar;
 pub mod histogram;
 mod keep;
 mod known;
 mod load;
+mod logprobs;
 #[cfg(test)]
 mod mix_tests;
 #[cfg(test)]
@@ -57,7 +59,10 @@ pub use depth::Depth;
 pub use device_fault::is_device_fault;
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
+pub use grammar::{Begin, Constraint, GrammarError, GrammarSource, Spaces};
 pub use load::{LoadRequest, default_reserve, load};
+pub use logprobs::{Logprobs, MOST as MOST_LOGPROBS};
+pub use random::derived_seed;
 pub use request::{Event, Finish, Request, Usage};
 pub use sampler::{OutOfRange, Sampling};
 pub use tokenizer::Tokenizer;

@@ -28,6 +28,18 @@ pub fn uniform(seed: u64, position: u64) -> f64 {
     bits as f64 / (1u64 << 53) as f64
 }
 
+/// The seed of choice `index` of a request with `seed`: the first choice is the one that a request for a single one
+/// would get, the others are as different from it as any two seeds. (SplitMix64, Steele et al., OOPSLA 2014.)
+pub fn derived_seed(seed: u64, index: usize) -> u64 {
+    if index == 0 {
+        return seed;
+    }
+    let mut z = seed.wrapping_add((index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,6 +55,14 @@ mod tests {
             philox4x32([0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344], [0xa4093822, 0x299f31d0]),
             [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]
         );
+    }
+
+    #[test]
+    fn seeds_of_choices_differ_and_the_first_is_the_requests_own() {
+        let seeds: Vec<u64> =
+            [1, 2].iter().flat_map(|seed| (0..100).map(|i| derived_seed(*seed, i))).collect();
+        let different: std::collections::HashSet<_> = seeds.iter().collect();
+        assert_eq!((seeds[0], different.len()), (1, 200));
     }
 
     #[test]

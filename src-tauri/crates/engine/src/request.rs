@@ -1,6 +1,8 @@
 //! What goes into the engine and what comes out: a request, and the events of its answer.
 
 use crate::{
+    grammar::Constraint,
+    logprobs::Logprobs,
     policy::Priority,
     sampler::Sampling,
     status::{Fault, RequestKind},
@@ -29,6 +31,10 @@ pub struct Request {
     pub priority: Priority,
     /// Whose it is: requests of one key, however many, get no more than their share. Any number, the same for one key.
     pub account: u64,
+    /// Report how likely each token was, and this many of the likeliest ones.
+    pub logprobs: Option<usize>,
+    /// The form that the answer must have.
+    pub constraint: Option<Constraint>,
 }
 
 /// Tokens of a request.
@@ -61,6 +67,8 @@ pub enum Event {
         id: u32,
         /// Text that became certain with it.
         text: String,
+        /// How likely it was, if the request asks.
+        logprobs: Option<Box<Logprobs>>,
     },
     /// The answer is complete.
     Done {

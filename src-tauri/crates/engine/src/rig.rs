@@ -68,6 +68,8 @@ pub(crate) fn request(prompt: &[u32], max_tokens: usize) -> Request {
         ignore_end: false,
         priority: Priority::Interactive,
         account: 0,
+        logprobs: None,
+        constraint: None,
     }
 }
 
@@ -111,7 +113,7 @@ pub(crate) fn read(mut events: mpsc::Receiver<Event>) -> (Vec<u32>, String, Opti
     let (mut ids, mut text) = (Vec::new(), String::new());
     while let Ok(event) = events.try_recv() {
         match event {
-            Event::Token { id, text: piece } => {
+            Event::Token { id, text: piece, .. } => {
                 ids.push(id);
                 text += &piece;
             }

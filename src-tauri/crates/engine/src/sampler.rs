@@ -1,7 +1,7 @@
 //! From logits to a token: penalties, temperature, top-k, top-p, min-p, then one draw. Called by the engine's step for
 //! every row that produced logits. The draw depends on seed and position only, so company never changes a result.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use crate::random;
 
@@ -23,6 +23,8 @@ pub struct Sampling {
     /// Divides positive and multiplies negative logits of tokens seen in prompt or answer; 1 is off.
     /// (Keskar et al., arXiv 1909.05858, section 4.1)
     pub repetition_penalty: f32,
+    /// Added to the logits of single tokens, whatever was written. -100..=100.
+    pub logit_bias: Arc<[(u32, f32)]>,
     /// Same seed, same prompt, same settings: same tokens.
     pub seed: u64,
 }
@@ -37,6 +39,7 @@ impl Default for Sampling {
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
             repetition_penalty: 1.0,
+            logit_bias: Arc::default(),
             seed: 0,
         }
     }
@@ -72,7 +75,11 @@ impl Sampling {
                 return Err(OutOfRange { name, low, high, value });
             }
         }
-        Ok(())
+        let (low, high) = (-100.0, 100.0);
+        match self.logit_bias.iter().find(|(_, bias)| !(low..=high).contains(bias)) {
+            Some(&(_, value)) => Err(OutOfRange { name: "logit_bias", low, high, value }),
+            None => Ok(()),
+        }
     }
 
     fn penalises(&self) -> bool {
@@ -122,10 +129,26 @@ pub fn sample(
     if sampling.penalises() {
         penalise(logits, sampling, seen);
     }
+    for &(id, bias) in sampling.logit_bias.iter() {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit += bias;
+        }
+    }
     if sampling.temperature == 0.0 {
         return greedy(logits);
     }
     draw(logits, sampling, random::uniform(sampling.seed, position))
+}
+
+/// Leaves only the tokens whose bit is set in `allowed` (lowest bit first), before [`sample`] chooses.
+pub fn allow(logits: &mut [f32], allowed: &[u32]) {
+    for (logits, word) in logits.chunks_mut(32).zip(allowed.iter().copied().chain(std::iter::repeat(0))) {
+        for (bit, logit) in logits.iter_mut().enumerate() {
+            if word >> bit & 1 == 0 {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
 }
 
 fn penalise(logits: &mut [f32], sampling: &Sampling, seen: &Seen) {
@@ -305,6 +328,30 @@ mod tests {
     }
 
     #[test]
+    fn a_bias_moves_single_tokens_and_ids_beyond_the_vocabulary_move_nothing() {
+        let sampling = |bias: &[(u32, f32)]| Sampling { logit_bias: bias.into(), ..Default::default() };
+        let share = |bias: &[(u32, f32)]| share(&logs(&[0.5, 0.3, 0.2]), &sampling(bias), 10_000);
+        let found = share(&[(1, -100.0), (99, 5.0)]);
+        assert_eq!(found[1], 0.0, "{found:?}");
+        assert!((found[0] - 0.5 / 0.7).abs() < 0.02, "{found:?}");
+        assert!((share(&[(2, 100.0)])[2] - 1.0).abs() < 1e-9);
+        assert!((share(&[(2, 1.5f32.ln())])[2] - 0.3 / 1.1).abs() < 0.02);
+    }
+
+    #[test]
+    fn only_allowed_tokens_are_chosen_and_words_that_are_missing_allow_nothing() {
+        for temperature in [0.0, 1.0] {
+            let sampling = Sampling { temperature, ..Default::default() };
+            let mut logits: Vec<f32> = (0..70).map(|i| i as f32).collect();
+            allow(&mut logits, &[1 << 5, 1 << 3]);
+            let id = sample(&mut logits, 70, &[], &sampling, &Seen::default(), 1);
+            assert_eq!(id, Some(35));
+            allow(&mut logits, &[0]);
+            assert_eq!(sample(&mut logits, 70, &[], &sampling, &Seen::default(), 1), None);
+        }
+    }
+
+    #[test]
     fn the_same_seed_and_position_give_the_same_token_and_another_seed_other_ones() {
         let logits: Vec<f32> = (0..50).map(|i| (i % 7) as f32 * 0.1).collect();
         let tokens = |seed| -> Vec<u32> {
@@ -329,6 +376,7 @@ mod tests {
             (Sampling { min_p: 1.1, ..Default::default() }, "min_p"),
             (Sampling { presence_penalty: -3.0, ..Default::default() }, "presence_penalty"),
             (Sampling { repetition_penalty: 0.0, ..Default::default() }, "repetition_penalty"),
+            (Sampling { logit_bias: [(3, 101.0)].into(), ..Default::default() }, "logit_bias"),
         ] {
             assert_eq!(sampling.check().expect_err("out of range").name, name);
         }
@@ -355,6 +403,7 @@ mod tests {
                 frequency_penalty: pick(8, &[0.0, 0.2]),
                 repetition_penalty: pick(9, &[1.0, 1.2]),
                 seed: 17,
+                ..Sampling::default()
             };
             let mut seen = Seen::new(&[1, 2, 3, 400], &sampling);
             [2, 2, 5, 599].iter().for_each(|id| seen.write(*id));

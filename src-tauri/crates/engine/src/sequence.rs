@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 
 use crate::{
+    EngineError,
     depth::Acceptance,
     detokenise::Detokeniser,
     echo::Echo,
+    grammar::Guide,
+    logprobs::{Distribution, Logprobs},
     policy::{Reading, Writing},
     prefix::NodeId,
     queue::{Waiting, unix_ms},
     request::{Event, Finish, Request, Usage},
-    sampler::Seen,
+    sampler::{self, Seen},
     status::{EngineRequest, Fault, FinishedRequest, RequestEnd, RequestPhase, Speculation},
     stop::StopStrings,
     tokenizer::Tokenizer,
@@ -63,6 +66,8 @@ pub struct Sequence {
     pub speculation: Speculation,
     /// Tokens of the prompt that were known when it first ran.
     cached: Option<usize>,
+    /// Its place in the form that the answer must have.
+    pub guide: Option<Guide>,
     limit: usize,
     events: Sender<Event>,
     detokeniser: Detokeniser,
@@ -111,6 +116,7 @@ impl Sequence {
         Sequence {
             ids: request.prompt.clone(),
             seen: Seen::new(&request.prompt, &request.sampling),
+            guide: request.constraint.as_ref().map(Guide::new),
             stop: StopStrings::new(request.stop.clone()),
             request,
             slot: 0,
@@ -238,8 +244,56 @@ impl Sequence {
         self.blocked_since.filter(|since| since.elapsed() > PATIENCE).map(|_| Ended::Failed(fault()))
     }
 
+    /// Begins the masks of the rows behind each of the first `drafts` drafts, while the model computes those rows.
+    pub fn prepare(&mut self, drafts: usize) {
+        if let Some(guide) = &mut self.guide {
+            guide.prepare(&self.drafts[..drafts]);
+        }
+    }
+
+    /// Cuts the drafts at the first one that the form of the answer forbids.
+    pub fn cut_drafts(&mut self) {
+        if let Some(guide) = &mut self.guide {
+            // A grammar that cannot be followed any further ends the request when its token is chosen.
+            let allowed = guide.allowed_prefix(&self.drafts).unwrap_or(0);
+            self.drafts.truncate(allowed);
+        }
+    }
+
+    /// Chooses the token at `position` by its logits, which are changed. `row`: how many of this round's drafts lie before
+    /// it.
+    pub fn choose(
+        &mut self,
+        logits: &mut [f32],
+        row: usize,
+        position: usize,
+        tokenizer: &Tokenizer,
+    ) -> Result<(u32, Option<Box<Logprobs>>), Fault> {
+        let tokens = tokenizer.len();
+        let distribution = self.request.logprobs.map(|top| (top, Distribution::of(logits, tokens)));
+        let early = position - self.request.prompt.len() < self.request.min_tokens;
+        let mut banned = if early { tokenizer.ends() } else { &[] };
+        if let Some(guide) = &mut self.guide
+            && let Some(mask) = guide.mask(row)?
+        {
+            sampler::allow(logits, &mask.words);
+            // A form that is complete ends the answer, however short it is.
+            banned = if mask.ends_only { &[] } else { banned };
+        }
+        let token =
+            sampler::sample(logits, tokens, banned, &self.request.sampling, &self.seen, position as u64);
+        let no_number = || EngineError::Step { reason: "no logit is a number".to_owned() }.fault();
+        let token = token.ok_or_else(no_number)?;
+        Ok((token, distribution.map(|(top, distribution)| Box::new(distribution.report(token, top)))))
+    }
+
     /// Takes in a sampled token: text, stop strings, limits. Sends the token unless it ends the answer.
-    pub fn write(&mut self, id: u32, tokenizer: &Tokenizer) -> Option<Ended> {
+    pub fn write(
+        &mut self,
+        id: u32,
+        logprobs: Option<Box<Logprobs>>,
+        tokenizer: &Tokenizer,
+    ) -> Option<Ended> {
         let now = Instant::now();
         self.first_token.get_or_insert(now);
         self.last_token = Some(now);
@@ -250,8 +304,12 @@ impl Sequence {
         }
         let released = self.stop.push(&self.detokeniser.push(tokenizer.bytes(id)));
         // A closed channel is noticed before the next step by `must_end`; room was checked by `is_blocked`.
-        let _ = self.events.try_send(Event::Token { id, text: released.text });
-        if released.stopped {
+        let _ = self.events.try_send(Event::Token { id, text: released.text, logprobs });
+        let complete = match self.guide.as_mut().map(|guide| guide.advance(id)).transpose() {
+            Ok(complete) => complete == Some(true),
+            Err(fault) => return Some(Ended::Failed(fault)),
+        };
+        if released.stopped || complete {
             Some(Ended::Finished(Finish::Stop))
         } else if self.written() >= self.limit {
             Some(Ended::Finished(Finish::Length))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hearth_checkpoint::Checkpoint;
 
 use crate::{
-    Depth, Finish, Request, Sampling,
+    Begin, Constraint, Depth, Finish, GrammarSource, Request, Sampling, Spaces,
     depth::MOST,
     oracle::{LIMITS, Oracle, VOCAB, mostly_next, never_next, next},
     rig::{Bench, bench_of, bench_with, finish, fixture, model, read, request, run},
@@ -82,6 +82,23 @@ fn stop_strings_end_tokens_and_limits_cut_a_round_where_they_would_cut_single_to
         assert_eq!(finish(read(short).2), (Finish::Length, 2), "{depth}");
         let kept = bench.worker.prefixes.contents().states.len();
         assert_eq!(bench.worker.free_states.len() + kept, ROOMY.states, "states come back");
+    }
+}
+
+#[test]
+fn an_answer_of_a_form_is_the_same_at_every_depth_though_drafts_are_cut() {
+    let tokenizer = crate::tokenizer::tests::byte_tokenizer();
+    let source = GrammarSource::Lark(r#"start: "bcd" ("X" | "efg") /[h-z]{3}/ "END""#.into());
+    let constraint =
+        Constraint::compile(&tokenizer, &source, &Spaces::Some, Begin::AtOnce).expect("a grammar");
+    for depth in DEPTHS {
+        let mut bench = drafting(next, depth);
+        let formed = bench.put(Request { constraint: Some(constraint.clone()), ..request(&[97], 40) });
+        let free = bench.put(request(&[97], 12));
+        bench.run_dry();
+        let (_, text, event) = read(formed);
+        assert_eq!((text.as_str(), finish(event)), ("bcdefghijEND", (Finish::Stop, 12)), "{depth}");
+        assert_eq!(read(free).1, "bcdefghijklm", "{depth}");
     }
 }
 

@@ -225,6 +225,33 @@ pub enum RequestKind {
     Chat,
     /// `/v1/completions`.
     Completion,
+    /// `/v1/responses`.
+    Responses,
+    /// `/v1/messages`.
+    Messages,
+}
+
+impl RequestKind {
+    /// The kind of request that comes by a path; None where nothing is generated.
+    pub fn of_path(path: &str) -> Option<RequestKind> {
+        match path {
+            "/v1/chat/completions" => Some(RequestKind::Chat),
+            "/v1/completions" => Some(RequestKind::Completion),
+            "/v1/responses" => Some(RequestKind::Responses),
+            "/v1/messages" => Some(RequestKind::Messages),
+            _ => None,
+        }
+    }
+
+    /// Its name in the history.
+    pub fn name(self) -> &'static str {
+        match self {
+            RequestKind::Chat => "chat",
+            RequestKind::Completion => "completion",
+            RequestKind::Responses => "responses",
+            RequestKind::Messages => "messages",
+        }
+    }
 }
 
 /// How a request ended.

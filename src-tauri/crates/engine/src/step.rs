@@ -187,6 +187,7 @@ impl<R: Runner> Worker<R> {
 
     /// Runs a part of a step: the model, then what its logits say, then the drafts of the next round. Returns who ended.
     fn compute(&mut self, part: &Batch) -> Vec<(usize, Ended)> {
+        self.prepare_masks(part);
         let begun = Instant::now();
         let logits = match self.runner.forward(&part.pass, &part.ids, &part.want) {
             Ok(logits) => logits,
@@ -198,6 +199,9 @@ impl<R: Runner> Worker<R> {
         if let Err(reason) = self.draft(part, &outcome.valid) {
             let failed = self.failed(part, &outcome.ended, reason);
             outcome.ended.extend(failed);
+        }
+        for member in &part.members {
+            self.running[member.index].cut_drafts();
         }
         self.count(part, &outcome, forward, begun.elapsed().as_secs_f64());
         outcome.ended
@@ -234,14 +238,13 @@ impl<R: Runner> Worker<R> {
             for wanted in member.wanted.clone() {
                 let row = &mut logits[wanted * vocab..(wanted + 1) * vocab];
                 let position = self.running[member.index].ids.len();
-                let token = self.pick(member.index, position, row);
+                let sequence = &mut self.running[member.index];
+                let chosen = sequence.choose(row, tokens, position, &self.tokenizer);
                 tokens += 1;
-                end = match token {
-                    Some(token) => self.running[member.index].write(token, &self.tokenizer),
-                    None => {
-                        let reason = "no logit is a number".to_owned();
-                        Some(Ended::Failed(EngineError::Step { reason }.fault()))
-                    }
+                let token = chosen.as_ref().ok().map(|(token, _)| *token);
+                end = match chosen {
+                    Ok((token, logprobs)) => sequence.write(token, logprobs, &self.tokenizer),
+                    Err(fault) => Some(Ended::Failed(fault)),
                 };
                 if end.is_some() || token != drafts.get(tokens - 1).copied() {
                     break;
@@ -276,7 +279,20 @@ impl<R: Runner> Worker<R> {
         outcome
     }
 
-    /// The token at `position` of a running sequence, by its logits, which are changed. None if none is a number.
+    /// Begins the masks of the rows that will be sampled, so that they are computed beside the model.
+    fn prepare_masks(&mut self, part: &Batch) {
+        for (segment, member) in part.pass.segments.iter().zip(&part.members) {
+            let sequence = &mut self.running[member.index];
+            if member.wanted.is_empty() {
+                continue;
+            }
+            let drafts = if member.writes { segment.rows - 1 } else { 0 };
+            sequence.prepare(drafts);
+        }
+    }
+
+    /// The token that a drafter proposes for `position` of a running sequence, by its logits, which are changed. None if
+    /// none is a number.
     pub(crate) fn pick(&self, index: usize, position: usize, logits: &mut [f32]) -> Option<u32> {
         let sequence = &self.running[index];
         let request = &sequence.request;

@@ -1,15 +1,18 @@
 //! Text to token ids and ids to bytes. Encoding is Hugging Face's `tokenizers`; decoding is a table of our own, because a
 //! token of a byte-level vocabulary is a piece of bytes, not of text. Used by the API (encode) and the engine (bytes).
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 
-use crate::EngineError;
+use crate::{EngineError, grammar::Grammars};
 
 /// The tokenizer of a loaded model.
 pub struct Tokenizer {
-    encoder: tokenizers::Tokenizer,
+    encoder: Arc<tokenizers::Tokenizer>,
     /// By id: the bytes the token stands for; empty for special tokens, None for ids without a token.
     bytes: Vec<Option<Box<[u8]>>>,
     /// Most bytes of text that one token stands for; None if that has no limit.
@@ -17,6 +20,8 @@ pub struct Tokenizer {
     ends: Vec<u32>,
     turn_start: Option<u32>,
     specials: Vec<String>,
+    /// Built when the first request needs it.
+    grammars: OnceLock<Result<Arc<Grammars>, String>>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -80,7 +85,15 @@ impl Tokenizer {
             added.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
         specials.sort();
         let turn_start = encoder.token_to_id("<|im_start|>");
-        Ok(Tokenizer { encoder, bytes, longest, ends: ends.into_iter().collect(), turn_start, specials })
+        Ok(Tokenizer {
+            encoder: Arc::new(encoder),
+            bytes,
+            longest,
+            ends: ends.into_iter().collect(),
+            turn_start,
+            specials,
+            grammars: OnceLock::new(),
+        })
     }
 
     /// Ids of `text`; names of special tokens in it become those tokens. Nothing is added before or after. At every
@@ -110,6 +123,20 @@ impl Tokenizer {
     /// The bytes `id` adds to the text; empty for special tokens and for ids without a token.
     pub fn bytes(&self, id: u32) -> &[u8] {
         self.bytes.get(id as usize).and_then(Option::as_deref).unwrap_or_default()
+    }
+
+    /// How the vocabulary writes `id`: the name of a special token. None for ids without a token.
+    pub fn name(&self, id: u32) -> Option<String> {
+        self.encoder.id_to_token(id)
+    }
+
+    pub(crate) fn encoder(&self) -> Arc<tokenizers::Tokenizer> {
+        self.encoder.clone()
+    }
+
+    /// What guided answers need, built by the first call.
+    pub(crate) fn grammars(&self) -> Result<Arc<Grammars>, String> {
+        self.grammars.get_or_init(|| Grammars::of(self).map(Arc::new)).clone()
     }
 
     /// One more than the largest id with a token. Rows of the head from there on are padding.

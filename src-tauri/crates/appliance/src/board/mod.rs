@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hearth_engine::status::{FinishedRequest, RequestEnd, RequestKind};
+use hearth_engine::status::{FinishedRequest, RequestEnd};
 use hearth_monitor::Host;
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -296,11 +296,7 @@ fn record(ended: &Ended) -> RequestRecord {
     RequestRecord {
         row: 0.0,
         id,
-        kind: match kind {
-            RequestKind::Chat => "chat",
-            RequestKind::Completion => "completion",
-        }
-        .into(),
+        kind: kind.name().into(),
         model: ended.model.clone(),
         started_ms: request.started_ms,
         total_s: ((request.ended_ms - request.started_ms) / 1000.0).max(0.0),

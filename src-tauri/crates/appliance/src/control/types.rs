@@ -209,7 +209,7 @@ pub struct RequestRecord {
     pub row: f64,
     /// `x-request-id`.
     pub id: String,
-    /// `chat` or `completion`.
+    /// `chat`, `completion`, `responses` or `messages`.
     pub kind: String,
     /// Model id.
     pub model: String,

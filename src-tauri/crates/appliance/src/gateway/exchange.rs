@@ -123,11 +123,7 @@ impl Call {
 
     fn report(&self, finish: RequestEnd, fault: Fault, tokens: u32) {
         let id = self.headers.get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
-        let kind = match self.uri.path() {
-            "/v1/chat/completions" => RequestKind::Chat,
-            "/v1/completions" => RequestKind::Completion,
-            _ => return,
-        };
+        let Some(kind) = RequestKind::of_path(self.uri.path()) else { return };
         let request = FinishedRequest {
             seq: 0,
             id: id.into(),
