@@ -20,8 +20,8 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    ApiError, chat, completions, error::Refused, fields::Fields, form::Form, identity, metrics,
-    models, state, template::ChatTemplate,
+    ApiError, anthropic, chat, completions, error::Refused, fields::Fields, form::Form, identity, metrics,
+    models, responses, state, template::ChatTemplate,
 };
 
 /// How many prompts are encoded at once; each takes a core and some memory.
@@ -71,6 +71,9 @@ pub fn router(engine: Engine, options: ApiOptions) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .route("/v1/chat/completions", post(chat::handle))
         .route("/v1/completions", post(completions::handle))
+        .route("/v1/responses", post(responses::handle))
+        .route("/v1/messages", post(anthropic::handle))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .route("/health", get(state::health))
         .route("/status", get(state::status))
         .route("/metrics", get(metrics::render));
@@ -106,7 +109,8 @@ async fn admit(State(app): State<App>, mut request: Request, next: Next) -> Resp
     } else if path == "/health" || app.has_key(&request) {
         next.run(request).await
     } else {
-        ApiError::unauthorized().into_response()
+        let error = ApiError::unauthorized();
+        if path.starts_with("/v1/messages") { anthropic::refusal(error, &id) } else { error.into_response() }
     };
     if path.starts_with("/v1") || !response.status().is_success() {
         let (status, ms) = (response.status().as_u16(), begun.elapsed().as_millis() as u64);

@@ -5,6 +5,7 @@
 //! in; `ask` brings it to the engine; `parts` and `call` read answers; `stream` and the writers send them.
 
 mod answers;
+mod anthropic;
 mod app;
 mod ask;
 mod call;
@@ -23,6 +24,7 @@ mod messages;
 mod metrics;
 mod models;
 mod parts;
+mod responses;
 mod seam;
 mod state;
 mod stream;

@@ -3,4 +3,4 @@
 /**
  * Which endpoint a request came by.
  */
-export type RequestKind = "chat" | "completion";
+export type RequestKind = "chat" | "completion" | "responses" | "messages";

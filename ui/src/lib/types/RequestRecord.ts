@@ -13,7 +13,7 @@ row: number,
  */
 id: string, 
 /**
- * `chat` or `completion`.
+ * `chat`, `completion`, `responses` or `messages`.
  */
 kind: string, 
 /**
