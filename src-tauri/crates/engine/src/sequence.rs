@@ -273,12 +273,18 @@ impl Sequence {
         let distribution = self.request.logprobs.map(|top| (top, Distribution::of(logits, tokens)));
         let early = position - self.request.prompt.len() < self.request.min_tokens;
         let mut banned = if early { tokenizer.ends() } else { &[] };
-        if let Some(guide) = &mut self.guide
-            && let Some(mask) = guide.mask(row)?
-        {
-            sampler::allow(logits, &mask.words);
-            // A form that is complete ends the answer, however short it is.
-            banned = if mask.ends_only { &[] } else { banned };
+        if let Some(guide) = &mut self.guide {
+            let awaited = guide.is_awaited();
+            match guide.mask(row)? {
+                Some(mask) => {
+                    sampler::allow(logits, &mask.words);
+                    // A form that is complete ends the answer, however short it is.
+                    banned = if mask.ends_only { &[] } else { banned };
+                }
+                // Reasoning may not be all there is when an answer of a form was asked for.
+                None if awaited => banned = tokenizer.ends(),
+                None => {}
+            }
         }
         let token =
             sampler::sample(logits, tokens, banned, &self.request.sampling, &self.seen, position as u64);

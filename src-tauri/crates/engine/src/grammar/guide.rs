@@ -58,6 +58,11 @@ impl Guide {
         Guide { compiled, place, masks: Vec::new(), tail: Vec::new() }
     }
 
+    /// True if the form must still come where nothing is prescribed yet.
+    pub(crate) fn is_awaited(&self) -> bool {
+        matches!(self.compiled.begin, Begin::After(_))
+    }
+
     /// How many of the drafts may stand: all before the first one that the grammar forbids, or that changes whether there is
     /// a grammar, that one included.
     ///
