@@ -26,6 +26,11 @@ use crate::tokenizer::Tokenizer;
 
 /// Largest source of a grammar, bytes of JSON or text.
 pub const LARGEST: usize = 512 << 10;
+/// Most levels of a source within each other: JSON as deep as a request may be, brackets of a text. What is deeper would
+/// take the stack of whoever reads it.
+const DEEPEST: usize = 128;
+/// Stack of the thread that compiles: enough for the deepest source in a build without optimisation.
+const STACK: usize = 64 << 20;
 /// White space that JSON may have between its parts, at most once at each place: enough for every pretty-printer, and
 /// too little for a model to write nothing else until its limit.
 const SPACES: &str = r"[ \t]{1,4}|\r?\n[ \t]{0,32}";
@@ -175,7 +180,14 @@ impl Constraint {
             let first = mask(&mut matcher, &grammars.vocabulary)?;
             Ok(Compiled { grammars: grammars.clone(), matcher, first, begin })
         };
-        caught(create).map(|compiled| Constraint(Arc::new(compiled))).map_err(|reason| refuse(&reason))
+        let created = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("grammar".into()).stack_size(STACK);
+            match thread.spawn_scoped(scope, || caught(create)) {
+                Ok(thread) => thread.join().unwrap_or_else(|_| Err("its compiler stopped".into())),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        created.map(|compiled| Constraint(Arc::new(compiled))).map_err(|reason| refuse(&reason))
     }
 }
 
@@ -191,6 +203,12 @@ fn top_level(
             reason: format!("its source has {size} bytes; {LARGEST} are allowed"),
         });
     }
+    let depth = depth(source);
+    if depth > DEEPEST {
+        return Err(GrammarError::TooLarge {
+            reason: format!("its source is nested {depth} deep; {DEEPEST} levels are allowed"),
+        });
+    }
     let mut grammars = list(source, spaces)?;
     if let Begin::After(_) = begin {
         // Models leave blank lines between their reasoning and their answer.
@@ -198,6 +216,48 @@ fn top_level(
         grammars.insert(0, GrammarWithLexer::from_lark(format!("start: /\\n{{1,2}}/ @{body} | @{body}")));
     }
     Ok(TopLevelGrammar { grammars, max_tokens: None })
+}
+
+/// How many levels of a source lie within each other.
+fn depth(source: &GrammarSource) -> usize {
+    match source {
+        GrammarSource::JsonObject | GrammarSource::Choice(_) => 1,
+        GrammarSource::JsonSchema(value) | GrammarSource::Guidance(value) => depth_of_json(value),
+        GrammarSource::Regex(text) | GrammarSource::Lark(text) => depth_of_text(text),
+        GrammarSource::Either(sources) => sources.iter().map(depth).max().unwrap_or(0) + 1,
+    }
+}
+
+/// Also of the texts in it, which llguidance's own lists read as grammars.
+fn depth_of_json(value: &Value) -> usize {
+    let mut open = vec![(value, 1)];
+    let mut deepest = 0;
+    while let Some((value, level)) = open.pop() {
+        deepest = deepest.max(level);
+        match value {
+            Value::Array(values) => open.extend(values.iter().map(|value| (value, level + 1))),
+            Value::Object(members) => open.extend(members.values().map(|value| (value, level + 1))),
+            Value::String(text) => deepest = deepest.max(depth_of_text(text)),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+/// Brackets within each other; escaped ones do not count.
+fn depth_of_text(text: &str) -> usize {
+    let (mut level, mut deepest, mut escaped) = (0usize, 0, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'(' | b'[' | b'{' => level += 1,
+            b')' | b']' | b'}' => level = level.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(level);
+    }
+    deepest
 }
 
 /// Bytes of the source.

@@ -211,10 +211,25 @@ fn a_grammar_that_is_too_large_is_refused_before_anything_runs() {
     assert_eq!(refused(GrammarSource::Choice(many)).code(), "grammar_too_large");
     let long = json!({"type": "string", "description": "x".repeat(LARGEST)});
     assert_eq!(refused(GrammarSource::JsonSchema(long)).code(), "grammar_too_large");
-    let deep = (0..300).fold(json!({"type": "integer"}), |inner, _| json!({"type": "array", "items": inner}));
-    let source = GrammarSource::JsonSchema(deep);
-    // Deep is not large: whatever comes of it, nothing breaks.
-    let _ = Constraint::compile(&byte_tokenizer(), &source, &Spaces::Some, Begin::AtOnce);
+    let nested = |levels| {
+        (0..levels).fold(json!({"type": "integer"}), |inner, _| json!({"type": "array", "items": inner}))
+    };
+    let deep = Value::Array(vec![nested(300)]);
+    assert_eq!(refused(GrammarSource::JsonSchema(deep)).code(), "grammar_too_large");
+    let brackets = format!("start: {}\"a\"{}", "(".repeat(100_000), ")".repeat(100_000));
+    assert_eq!(refused(GrammarSource::Lark(brackets.clone())).code(), "grammar_too_large");
+    assert_eq!(
+        refused(GrammarSource::Guidance(json!([{ "lark_grammar": brackets }]))).code(),
+        "grammar_too_large"
+    );
+    // As deep as may be: whatever comes of it, nothing breaks.
+    for source in [
+        GrammarSource::JsonSchema(nested(60)),
+        GrammarSource::Lark(format!("start: {}\"a\"{}", "(".repeat(120), ")".repeat(120))),
+        GrammarSource::Regex(format!("{}a{}", "(".repeat(120), ")".repeat(120))),
+    ] {
+        let _ = Constraint::compile(&byte_tokenizer(), &source, &Spaces::Some, Begin::AtOnce);
+    }
 }
 
 #[test]
