@@ -94,7 +94,7 @@ impl Stack<'_> {
     /// and then the up rows.
     fn rows_of(&self, first: usize, last: usize) -> Vec<std::ops::Range<usize>> {
         if !self.paired {
-            return vec![first * TILE_ROWS..(last * TILE_ROWS).min(self.rows)];
+            return std::iter::once(first * TILE_ROWS..(last * TILE_ROWS).min(self.rows)).collect();
         }
         let inter = self.rows / 2;
         let (first, last) = ((first * 8).min(inter), (last * 8).min(inter));

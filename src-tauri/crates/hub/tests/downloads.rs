@@ -1,5 +1,7 @@
 //! Downloads against a server on loopback that speaks the hub's protocol and breaks it at every kind of moment.
 
+#![allow(clippy::unwrap_used)]
+
 mod fake;
 
 use std::{

@@ -1,5 +1,7 @@
 //! What is known of a model before its weights are downloaded.
 
+#![allow(clippy::unwrap_used)]
+
 mod fake;
 
 use std::{fs, os::unix::fs::MetadataExt};

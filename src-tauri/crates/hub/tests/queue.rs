@@ -1,5 +1,7 @@
 //! The queue: its order, pausing, cancelling, and that it outlives the program.
 
+#![allow(clippy::unwrap_used)]
+
 mod fake;
 
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};

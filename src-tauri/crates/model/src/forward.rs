@@ -118,11 +118,14 @@ pub(crate) fn recorded(
     as_op_errors(ops, body, &mut |body| ops.replay(stretch, pass, picks, body))
 }
 
+/// Launches that fail with an op's error.
+type Body<'a> = dyn FnMut() -> OpResult<()> + 'a;
+
 /// Gives `run` a body that fails with an op's error, from one that fails with a model's.
 pub(crate) fn as_op_errors(
     ops: &dyn Ops,
     body: &mut dyn FnMut() -> Result<(), ModelError>,
-    run: &mut dyn FnMut(&mut dyn FnMut() -> OpResult<()>) -> OpResult<()>,
+    run: &mut dyn FnMut(&mut Body<'_>) -> OpResult<()>,
 ) -> Result<(), ModelError> {
     let mut failed = None;
     let result = run(&mut || {

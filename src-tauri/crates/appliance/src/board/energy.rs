@@ -36,7 +36,7 @@ impl EnergyMeter {
         let power = gpu.and_then(|gpu| gpu.power_w).filter(|_| passed <= LONGEST);
         let joules = counted.or_else(|| power.map(|watts| watts * passed.as_secs_f64()));
         // The time of a sleep was not spent serving.
-        (passed <= LONGEST || counted.is_some()).then(|| Spent { seconds: passed.as_secs_f64(), joules })
+        (passed <= LONGEST || counted.is_some()).then_some(Spent { seconds: passed.as_secs_f64(), joules })
     }
 }
 

@@ -4,6 +4,7 @@
 
 // Each test file knocks at some of its doors.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used)]
 
 use std::{
     collections::BTreeMap,
@@ -76,6 +77,9 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Decides how a request is answered wrongly.
+type Trickster = Box<dyn FnMut(&Asked) -> Option<Trick> + Send>;
+
 #[derive(Default)]
 pub struct World {
     /// `id@commit` to its files.
@@ -87,7 +91,7 @@ pub struct World {
     /// Sizes the listing tells instead of the real ones.
     pub told_sizes: BTreeMap<String, u64>,
     pub log: Vec<Asked>,
-    trick: Option<Box<dyn FnMut(&Asked) -> Option<Trick> + Send>>,
+    trick: Option<Trickster>,
     cdn: String,
 }
 

@@ -61,7 +61,7 @@ pub(super) fn present(facts: &Facts) -> Check {
         DriverLibrary::Works => {
             let name = facts.gpu_now().map_or("the GPU", |gpu| gpu.name.as_str());
             let version = facts.gpu_now().and_then(|gpu| gpu.driver.clone()).or(facts.module.clone());
-            let version = version.map_or_else(|| "of unknown version".to_owned(), |version| version);
+            let version = version.unwrap_or_else(|| "of unknown version".to_owned());
             return subject.pass(format!("Driver {version} answers for {name}.")).seen(bus(facts));
         }
         DriverLibrary::Missing => "libnvidia-ml.so.1: not found".to_owned(),
