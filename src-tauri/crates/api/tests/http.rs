@@ -37,6 +37,8 @@ fn load_ember() -> LoadRequest {
         policy: Policy::Slo,
         patience: Duration::from_secs(600),
         memory_reserve: None,
+        anyway: false,
+        sampling: hearth_engine::SamplingDefaults::default(),
     }
 }
 

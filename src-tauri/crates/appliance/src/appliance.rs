@@ -29,11 +29,12 @@ use crate::{
     doctor::Doctor,
     gateway::{Gateway, Limits},
     history::History,
+    hub::Hub,
     last_good,
     lock::SettingsLock,
     pages::Pages,
     roof,
-    supervisor::{Order, Policy, Supervisor, SupervisorOptions},
+    supervisor::{EngineView, Order, Policy, Supervisor, SupervisorOptions},
     token::Token,
 };
 
@@ -128,11 +129,14 @@ impl Appliance {
             notices,
             roof: roof.clone(),
         });
+        tokio::spawn(follow_back(supervisor.view(), settings.clone(), places.settings()));
         let (ending, end) = watch::channel(false);
         let control = Control {
             board,
             chats,
             supervisor: supervisor.clone(),
+            hub: Hub::start(&places),
+            outlines: places.state.join("outlines"),
             settings,
             settings_file: places.settings(),
             token: token.clone(),
@@ -197,6 +201,27 @@ impl Appliance {
             server.abort();
         }
         Ok(())
+    }
+}
+
+/// Takes the profile of the settings back when what it says could not be started and the one before runs again.
+async fn follow_back(
+    mut view: watch::Receiver<EngineView>,
+    settings: Arc<watch::Sender<Settings>>,
+    file: PathBuf,
+) {
+    while view.changed().await.is_ok() {
+        let (running, failed) = {
+            let view = view.borrow_and_update();
+            (view.profile.clone(), view.returned.as_ref().map(|returned| returned.0.clone()))
+        };
+        if failed.is_some_and(|failed| settings.borrow().profile == failed) {
+            let before = Settings { profile: running, ..settings.borrow().clone() };
+            if let Err(error) = before.write(&file) {
+                tracing::warn!(%error, "the settings still name what could not be started");
+            }
+            settings.send_replace(before);
+        }
     }
 }
 

@@ -188,9 +188,13 @@ impl ApplianceError {
     }
 }
 
-/// First letter large, a full stop at the end.
+/// First letter large, a full stop at the end. A path or a Hugging Face id stays as it is spelt.
 pub(crate) fn sentence(text: &str) -> String {
     let text = text.trim();
+    if text.split_whitespace().next().is_some_and(|word| word.contains('/')) {
+        let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+        return format!("{text}{stop}");
+    }
     let mut chars = text.chars();
     let start: String = chars.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
     let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };

@@ -41,6 +41,22 @@ pub fn card(model: &str) -> Result<ModelCard, HubError> {
     }
 }
 
+/// A folder that holds a model, or folders of models, as the settings keep it. The fault says why it is none.
+pub(crate) fn importable(folder: &str) -> Result<PathBuf, Fault> {
+    let path = hearth_hub::expanded(folder.trim());
+    if !path.is_absolute() {
+        let text = format!("{folder:?} does not say where on this machine it is.");
+        return Err(Fault::new("not_absolute", text, "Give the whole path, beginning with / or ~/."));
+    }
+    let path = path.canonicalize().map_err(|_| fault(&HubError::NoFolder { path }))?;
+    hearth_hub::refuse_gguf(&path).map_err(|error| fault(&error))?;
+    match hearth_hub::in_folder(&path).into_iter().next() {
+        None => Err(fault(&HubError::NoConfig { path })),
+        Some(Err(error)) => Err(fault(&error)),
+        Some(Ok(_)) => Ok(path),
+    }
+}
+
 /// A model that was not found, as a message.
 pub fn fault(error: &HubError) -> Fault {
     Fault::new(error.code(), sentence(&error.to_string()), error.next_step())
@@ -73,7 +89,8 @@ fn ember() -> ModelCard {
     }
 }
 
-fn described(found: &FoundModel) -> ModelCard {
+/// The card of a folder.
+pub(crate) fn described(found: &FoundModel) -> ModelCard {
     let name = found.id.trim_end_matches('/').rsplit('/').next().unwrap_or(&found.id).to_owned();
     let (family, max_context, fault) = match family::read(&found.config) {
         Ok(spec) => (Some(spec.family.clone()), u32::try_from(spec.context).ok(), None),

@@ -1,16 +1,18 @@
 //! What a start would need, from the same budget the loader plans with, against what this machine has. Used by the control API.
 
+use std::path::Path;
+
 use hearth_checkpoint::{Checkpoint, Outline};
 use hearth_engine::{
     Depth,
     status::{EngineMemory, Fault},
 };
-use hearth_hub::{HubCache, Location, locate};
+use hearth_hub::{HubCache, Location, RemoteOutline, locate};
 use hearth_model::{Budget, KvType, LoadOptions, ModelError, family};
 use hearth_monitor::HostMemory;
 
 use crate::{
-    control::types::{MemoryPart, Plan, Profile, Source},
+    control::types::{ContextNeed, MemoryPart, Plan, Profile, Source},
     error::sentence,
     models,
 };
@@ -33,16 +35,21 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     /// Bytes to be had once the present engine is stopped and the host has its reserve.
-    fn available(&self) -> Option<f64> {
+    pub fn available(&self) -> Option<f64> {
         let freed = self.engine.as_ref().map_or(0.0, |m| m.weights + m.kv + m.state + m.scratch);
         self.host.map(|host| (host.available as f64 + freed - self.reserve).clamp(0.0, host.total as f64))
     }
 }
 
-/// Sizes a profile. The fault says why it cannot be sized.
-pub(crate) fn plan(profile: &Profile, around: &Surroundings) -> Result<Plan, Fault> {
+/// Sizes a profile. `outlines` has the headers of models that are not here. The fault says why it cannot be sized.
+pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) -> Result<Plan, Fault> {
     let model_fault = |e: ModelError| Fault::new(e.code(), sentence(&e.to_string()), e.next_step());
-    let at = locate(&profile.model, HubCache::from_env().as_ref()).map_err(|error| models::fault(&error))?;
+    let at = locate(&profile.model, HubCache::from_env().as_ref()).or_else(|error| {
+        let known = RemoteOutline::known(outlines, &profile.model);
+        known
+            .map(|known| Location::Folder { path: known.folder, id: None })
+            .ok_or_else(|| models::fault(&error))
+    })?;
     let built_in;
     let read;
     let outline: &Outline = match at {
@@ -57,13 +64,17 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings) -> Result<Plan, Fau
     };
     let mut spec = family::read(outline.config()).map_err(model_fault)?;
     family::settle(&mut spec, &|name| outline.contains(name));
+    let depth = profile.mtp_depth.parse::<Depth>().unwrap_or_default().most();
+    if depth == 0 {
+        spec.mtp = None;
+    }
     let mut options = LoadOptions {
         context: profile.context.map_or(spec.context, |n| n as usize),
         slots: profile.max_requests as usize,
         kv: profile.kv.parse::<KvType>().map_err(model_fault)?,
         exact: profile.exact,
         mtp: spec.mtp.is_some(),
-        snapshots: LoadOptions::snapshots_for(profile.max_requests as usize, Depth::default().most()),
+        snapshots: LoadOptions::snapshots_for(profile.max_requests as usize, depth),
         ..LoadOptions::default()
     };
     let mut budget = Budget::of(&spec, outline, &options).map_err(model_fault)?;
@@ -76,10 +87,24 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings) -> Result<Plan, Fau
         options.context = (options.context / 2).max(SHORTEST);
         budget = Budget::of(&spec, outline, &options).map_err(model_fault)?;
     }
-    Ok(verdict(&budget, u32::try_from(options.context).unwrap_or(u32::MAX), around))
+    let tokens = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let largest = outline.tensors().map(|tensor| tensor.bytes).max().unwrap_or(0);
+    let plan = verdict(&budget, tokens(options.context), largest, around);
+    let contexts = contexts(spec.context)
+        .map(|context| {
+            let budget = Budget::of(&spec, outline, &LoadOptions { context, ..options.clone() })?;
+            Ok(ContextNeed { context: tokens(context), needed: budget.total() as f64 })
+        })
+        .collect::<Result<Vec<_>, _>>();
+    Ok(Plan { max_context: tokens(spec.context), contexts: contexts.map_err(model_fault)?, ..plan })
 }
 
-fn verdict(budget: &Budget, context: u32, around: &Surroundings) -> Plan {
+/// The marks of the context slider: 8K and its doubles up to 1M, as far as the model goes, and the model's own.
+fn contexts(most: usize) -> impl Iterator<Item = usize> {
+    (13..=20).map(|power| 1 << power).filter(move |n| *n < most).chain([most])
+}
+
+fn verdict(budget: &Budget, context: u32, largest: u64, around: &Surroundings) -> Plan {
     let part =
         |kind: &str, bytes: u64| MemoryPart { kind: kind.into(), bytes: bytes as f64, source: Source::Exact };
     let weights = budget.weights.total() + budget.mtp_weights.total();
@@ -90,11 +115,12 @@ fn verdict(budget: &Budget, context: u32, around: &Surroundings) -> Plan {
         MemoryPart { source: Source::Estimated, ..part("scratch", budget.scratch) },
     ];
     let needed = budget.total() as f64;
+    let peak = needed + largest as f64;
     let available = around.available();
     let verdict = match available {
         Some(available) if needed > available => "does_not_fit",
-        // Within a tenth of what there is, the next large program decides.
-        Some(available) if needed > 0.9 * available => "tight",
+        // Within a tenth of what there is, the next large program decides; so it does if only loading needs more.
+        Some(available) if needed > 0.9 * available || peak > available => "tight",
         _ => "fits",
     };
     let bytes_per_token = budget.read_per_token(context as usize / 2).total() as f64;
@@ -103,7 +129,11 @@ fn verdict(budget: &Budget, context: u32, around: &Surroundings) -> Plan {
         context,
         parts,
         needed,
+        peak,
         available,
+        max_context: context,
+        contexts: Vec::new(),
+        roof: around.roof,
         bytes_per_token: Some(bytes_per_token),
         decode_tok_s_ceiling: around
             .roof
@@ -115,6 +145,10 @@ fn verdict(budget: &Budget, context: u32, around: &Surroundings) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plan(profile: &Profile, around: &Surroundings) -> Result<Plan, Fault> {
+        super::plan(profile, around, Path::new("/nowhere"))
+    }
 
     fn around(available: u64, reserve: f64) -> Surroundings {
         let host = HostMemory { total: 64 << 30, free: available / 2, available };
@@ -128,6 +162,9 @@ mod tests {
         let sum: f64 = plan.parts.iter().map(|part| part.bytes).sum();
         assert_eq!(sum, plan.needed);
         assert!(plan.decode_tok_s_ceiling.unwrap() > 0.0);
+        assert!(plan.contexts.windows(2).all(|pair| pair[0].needed < pair[1].needed));
+        assert_eq!(plan.contexts.last().map(|need| need.context), Some(plan.max_context));
+        assert!(plan.peak > plan.needed && plan.max_context >= plan.context);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{fs, net::IpAddr, path::Path};
 
+use hearth_engine::Depth;
 use hearth_model::KvType;
 
 use crate::{
@@ -13,6 +14,10 @@ use crate::{
 /// Larger than any context a model has; smaller values are checked against the model at start.
 const CONTEXT_LIMIT: u32 = 16 << 20;
 const REQUESTS_LIMIT: u32 = 256;
+const WAITING_LIMIT: u32 = 10_000;
+/// As `hearth serve --chunk` takes it.
+const CHUNK_LIMIT: u32 = 8192;
+const TOP_K_LIMIT: u32 = 1 << 20;
 
 impl Settings {
     /// Reads the file; defaults if there is none.
@@ -105,6 +110,32 @@ impl Profile {
                 format!("{} is not in 1 to {REQUESTS_LIMIT}", self.max_requests),
             );
         }
+        if self.mtp_depth.parse::<Depth>().is_err() {
+            return bad("profile.mtp_depth", format!("{:?} is not auto or 0 to 5", self.mtp_depth));
+        }
+        if !(1..=WAITING_LIMIT).contains(&self.max_waiting) {
+            return bad(
+                "profile.max_waiting",
+                format!("{} is not in 1 to {WAITING_LIMIT}", self.max_waiting),
+            );
+        }
+        if !(1..=CHUNK_LIMIT).contains(&self.chunk) {
+            return bad("profile.chunk", format!("{} is not in 1 to {CHUNK_LIMIT}", self.chunk));
+        }
+        let sampling = &self.sampling;
+        let within = |value: Option<f64>, from: f64, to: f64| value.is_none_or(|v| (from..=to).contains(&v));
+        if !within(sampling.temperature, 0.0, 2.0) {
+            return bad("profile.sampling.temperature", "expected 0 to 2, or none".into());
+        }
+        if !within(sampling.top_p, f64::MIN_POSITIVE, 1.0) {
+            return bad("profile.sampling.top_p", "expected a number above 0, at most 1, or none".into());
+        }
+        if !within(sampling.min_p, 0.0, 1.0) {
+            return bad("profile.sampling.min_p", "expected 0 to 1, or none".into());
+        }
+        if sampling.top_k.is_some_and(|k| k > TOP_K_LIMIT) {
+            return bad("profile.sampling.top_k", format!("expected 0 to {TOP_K_LIMIT}, or none"));
+        }
         if self.kv.parse::<KvType>().is_err() {
             return bad("profile.kv", format!("{:?} is not one of bf16, f32, fp8, nvfp4", self.kv));
         }
@@ -196,6 +227,8 @@ mod tests {
             (b"# a\n\nport = \"x\"\n", "line 3", "port"),
             (b"port = 70000\n", "line 1", "port"),
             (b"[profile]\nkv = \"bf16\"\nmax_requests = 0\n", "line 3", "profile.max_requests"),
+            (b"[profile.sampling]\ntemperature = 9\n", "line 2", "profile.sampling.temperature"),
+            (b"[profile]\nchunk = 0\n", "line 2", "profile.chunk"),
             (b"theme = \"pink\"\n", "line 1", "theme"),
             (b"[prices]\ncurrency = \"EUR\"\ninput = -1\ncached_input = 0\noutput = 1\n", "line 1", "prices"),
             (b"[prices]\ncurrency = \"\"\ninput = 1\ncached_input = 0\noutput = 1\n", "line 1", "currency"),

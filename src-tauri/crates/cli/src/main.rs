@@ -14,6 +14,7 @@ mod manual;
 mod notify;
 mod open;
 mod output;
+mod pull;
 mod remote;
 mod selftest;
 mod serve;
@@ -48,6 +49,10 @@ enum Command {
     Bandwidth(bandwidth::Args),
     /// Show the models on this machine.
     List(list::Args),
+    /// Download a model, or go on with it.
+    Pull(pull::PullArgs),
+    /// Delete a downloaded model.
+    Rm(pull::RemoveArgs),
     /// Measure how fast this machine runs a model.
     Bench(bench::Args),
     /// Look at driver, memory, heat, disk and keys, and say what to put right.
@@ -84,6 +89,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args, cli.json),
         Command::Bandwidth(args) => bandwidth::run(args, cli.json),
         Command::List(args) => list::run(args, cli.json),
+        Command::Pull(args) => pull::pull(args, cli.json),
+        Command::Rm(args) => pull::remove(args, cli.json),
         Command::Bench(args) => bench::run(args, cli.json),
         Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Selftest(args) => selftest::run(args, cli.json),

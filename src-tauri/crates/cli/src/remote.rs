@@ -13,6 +13,9 @@ use crate::output;
 pub struct StartArgs {
     /// `ember`, a folder, or a Hugging Face id in the cache; default: the model of the settings.
     model: Option<OsString>,
+    /// Start it although the plan says that it does not fit.
+    #[arg(long)]
+    anyway: bool,
 }
 
 /// Options of `hearth stop`.
@@ -30,7 +33,10 @@ pub fn status(json: bool) -> anyhow::Result<ExitCode> {
 
 /// Starts a model.
 pub fn start(args: StartArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let Some(model) = args.model else { return ask("POST", "/api/engine/start", Value::Null, json) };
+    let anyway = args.anyway;
+    let Some(model) = args.model else {
+        return ask("POST", "/api/engine/start", json!({ "anyway": anyway }), json);
+    };
     let model = model
         .into_string()
         .map_err(|m| anyhow!("the model path {m:?} is not valid UTF-8; rename the folder"))?;
@@ -45,7 +51,7 @@ pub fn start(args: StartArgs, json: bool) -> anyhow::Result<ExitCode> {
     settings["profile"]["model"] = json!(model);
     // The old model's context may be more than the new one has.
     settings["profile"]["context"] = Value::Null;
-    ask("POST", "/api/engine/start", json!({ "profile": settings["profile"] }), json)
+    ask("POST", "/api/engine/start", json!({ "profile": settings["profile"], "anyway": anyway }), json)
 }
 
 /// Stops the model; the appliance goes on.

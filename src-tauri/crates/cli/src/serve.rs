@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::value_parser;
 use hearth_api::{ApiOptions, Listener};
-use hearth_engine::{Depth, End, Engine, LoadRequest, policy::Policy, status::Fault};
+use hearth_engine::{Depth, End, Engine, LoadRequest, SamplingDefaults, policy::Policy, status::Fault};
 use hearth_hub::{HubCache, HubError, Location, locate};
 use hearth_model::KvType;
 use serde_json::json;
@@ -86,6 +86,21 @@ pub struct Args {
     /// Memory to leave to everything else, GiB; default: an eighth of the machine's, at most 12.
     #[arg(long, value_name = "GIB", value_parser = gibibytes)]
     memory_reserve: Option<f64>,
+    /// Load the model although it does not seem to fit into memory.
+    #[arg(long)]
+    anyway: bool,
+    /// Temperature where a request does not say; default: as the model's authors recommend.
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Share of probability to pick from where a request does not say.
+    #[arg(long)]
+    top_p: Option<f32>,
+    /// Likeliest tokens to pick from where a request does not say; 0: all.
+    #[arg(long)]
+    top_k: Option<u32>,
+    /// Least probability, as a share of the likeliest's, where a request does not say.
+    #[arg(long)]
+    min_p: Option<f32>,
     /// Read prompts in decode's arithmetic, for results that agree to the last bit.
     #[arg(long)]
     exact: bool,
@@ -215,6 +230,13 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
         Location::Folder { path, id } => (Some(path), id),
     };
     Ok(LoadRequest {
+        anyway: args.anyway,
+        sampling: SamplingDefaults {
+            temperature: args.temperature,
+            top_p: args.top_p,
+            top_k: args.top_k,
+            min_p: args.min_p,
+        },
         folder,
         id: args.name.or(id),
         device: args.device,

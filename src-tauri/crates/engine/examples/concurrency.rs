@@ -35,6 +35,8 @@ async fn main() {
             policy: Policy::Slo,
             patience: Duration::from_secs(600),
             memory_reserve: None,
+            anyway: false,
+            sampling: hearth_engine::SamplingDefaults::default(),
         };
         let engine = Engine::start(move |board| load(&request, board), 64).expect("a thread");
         while !matches!(engine.status(0).phase, EnginePhase::Ready) {

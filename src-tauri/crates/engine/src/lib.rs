@@ -60,7 +60,7 @@ pub use device_fault::is_device_fault;
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
 pub use grammar::{Begin, Constraint, GrammarError, GrammarSource, Spaces};
-pub use load::{LoadRequest, default_reserve, load};
+pub use load::{LoadRequest, SamplingDefaults, default_reserve, load};
 pub use logprobs::{Logprobs, MOST as MOST_LOGPROBS};
 pub use random::derived_seed;
 pub use request::{Event, Finish, Request, Usage};

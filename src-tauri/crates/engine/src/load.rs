@@ -58,6 +58,41 @@ pub struct LoadRequest {
     pub patience: Duration,
     /// Bytes of memory to leave to everything else; None: [`default_reserve`].
     pub memory_reserve: Option<u64>,
+    /// Refuse nothing for want of memory: a person knows better.
+    pub anyway: bool,
+    /// Sampling where a request does not say.
+    pub sampling: SamplingDefaults,
+}
+
+/// What replaces the authors' recommendation; None: it stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SamplingDefaults {
+    /// 0 to 2.
+    pub temperature: Option<f32>,
+    /// Above 0, to 1.
+    pub top_p: Option<f32>,
+    /// 0: all tokens.
+    pub top_k: Option<u32>,
+    /// 0 to 1.
+    pub min_p: Option<f32>,
+}
+
+impl SamplingDefaults {
+    fn over(self, base: Sampling) -> Result<Sampling, Fault> {
+        let sampling = Sampling {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            ..base
+        };
+        match sampling.check() {
+            Ok(()) => Ok(sampling),
+            Err(error) => {
+                Err(Fault::new("bad_sampling", sentence(&error), "Correct the sampling of the profile."))
+            }
+        }
+    }
 }
 
 /// Loads the model.
@@ -105,7 +140,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     if request.mtp_depth.most() == 0 {
         spec.mtp = None;
     }
-    let memory_limit = memory_limit(request.memory_reserve, ops.as_ref());
+    let memory_limit = memory_limit(request.memory_reserve, ops.as_ref()).filter(|_| !request.anyway);
     let options = fit(request, &checkpoint, &spec, &ops, memory_limit)?;
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
     board.lock().model = Some(EngineModel {
@@ -144,7 +179,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         tokenizer: Arc::new(tokenizer),
         chat_template: checkpoint.chat_template(),
         tokenizer_config: checkpoint.tokenizer_config().cloned(),
-        sampling: recommended(checkpoint.generation_config()),
+        sampling: request.sampling.over(recommended(checkpoint.generation_config()))?,
         created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
     };
     Ok(Loaded {
@@ -388,6 +423,8 @@ mod tests {
             policy: Policy::Slo,
             patience: Duration::from_secs(600),
             memory_reserve: None,
+            anyway: false,
+            sampling: SamplingDefaults::default(),
         };
         let board = Board::default();
         for (device, exact, code) in
@@ -420,6 +457,8 @@ mod tests {
             policy: Policy::Slo,
             patience: Duration::from_secs(600),
             memory_reserve: None,
+            anyway: false,
+            sampling: SamplingDefaults::default(),
         };
         let fault = load(&request, &Board::default()).map(|_| ()).expect_err("there is no such folder");
         assert!(fault.message.contains("/nowhere/at/all"), "{fault:?}");

@@ -243,6 +243,17 @@ impl Present<'_> {
 
     fn notices(&self) -> Vec<Notice> {
         let mut notices = self.notices.to_vec();
+        if let Some(returned) = &self.view.returned {
+            let (failed, fault) = returned.as_ref();
+            notices.push(Notice {
+                code: "returned_to_last_good".into(),
+                level: "error".into(),
+                text: format!(
+                    "{} could not be started: {} {} runs again.",
+                    failed.model, fault.message, self.view.profile.model
+                ),
+            });
+        }
         if self.settings.port != self.began_with.port || self.settings.host != self.began_with.host {
             notices.push(Notice {
                 code: "restart_needed".into(),

@@ -15,13 +15,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use super::{
     Control,
     guard::{Refused, refuse},
-    types::{Log, PlanRequest, Profile, Settings, StartRequest, StopRequest},
+    types::{Log, Plan, PlanRequest, Profile, Settings, StartRequest, StopRequest},
 };
 use crate::{
-    ApplianceError,
-    board::reserve,
-    models as on_disk,
-    plan::{Surroundings, plan as size},
+    ApplianceError, models as on_disk,
+    plan::plan as size,
     supervisor::{Order, now_ms},
 };
 
@@ -131,12 +129,6 @@ pub(super) async fn usage(
     }
 }
 
-pub(super) async fn models() -> Answer {
-    // Reads folders; a slow disk must not hold the other calls up.
-    let cards = tokio::task::spawn_blocking(|| on_disk::cards(&[])).await;
-    Ok(Json(cards.unwrap_or_default()).into_response())
-}
-
 pub(super) async fn settings(State(control): State<Control>) -> Response<Body> {
     Json(control.settings.borrow().clone()).into_response()
 }
@@ -147,7 +139,7 @@ pub(super) async fn change_settings(State(control): State<Control>, body: Bytes)
     Ok(Json(new).into_response())
 }
 
-fn keep(control: &Control, new: Settings) -> Result<(), Refused> {
+pub(super) fn keep(control: &Control, new: Settings) -> Result<(), Refused> {
     new.write(&control.settings_file).map_err(|error| failed(&error))?;
     control.settings.send_replace(new);
     Ok(())
@@ -176,11 +168,29 @@ pub(super) async fn start(State(control): State<Control>, body: Bytes) -> Answer
     let mut settings = control.settings.borrow().clone();
     let profile = wanted.profile.unwrap_or_else(|| settings.profile.clone());
     startable(&profile)?;
+    // A plan that cannot be made refuses nothing: the engine finds out.
+    if !wanted.anyway
+        && let Ok(plan) = sized(&control, profile.clone()).await
+        && plan.verdict == "does_not_fit"
+    {
+        return Err(refuse(StatusCode::CONFLICT, does_not_fit(&profile, &plan)));
+    }
     if settings.profile != profile {
         settings.profile = profile.clone();
         keep(&control, settings)?;
     }
-    ordered(&control, Order::Start(profile)).await
+    let order = if wanted.anyway { Order::StartAnyway(profile) } else { Order::Start(profile) };
+    ordered(&control, order).await
+}
+
+fn does_not_fit(profile: &Profile, plan: &Plan) -> Fault {
+    let gib = |bytes: f64| bytes / (1u64 << 30) as f64;
+    let (needed, available) = (gib(plan.needed), gib(plan.available.unwrap_or(0.0)));
+    let text = format!(
+        "{} with a context of {} tokens needs {needed:.1} GiB of memory, and {available:.1} GiB can be had.",
+        profile.model, plan.context
+    );
+    Fault::new("does_not_fit", text, "Choose a smaller context or another model, or start it anyway.")
 }
 
 /// What can be seen to fail without starting a process is refused here.
@@ -218,23 +228,20 @@ async fn ordered(control: &Control, order: Order) -> Answer {
 pub(super) async fn plan(State(control): State<Control>, body: Bytes) -> Answer {
     let PlanRequest { profile } = message(&body, None)?;
     profile.check().map_err(|error| failed(&error))?;
-    let host = hearth_monitor::HostMemory::read();
-    let around = Surroundings {
-        host,
-        engine: control.supervisor.view().borrow().status.as_ref().and_then(|status| status.memory.clone()),
-        reserve: reserve(control.settings.borrow().memory_reserve, host.as_ref()),
-        roof: *control.roof.borrow(),
-    };
-    let planned = tokio::task::spawn_blocking(move || size(&profile, &around)).await;
-    match planned {
-        Ok(Ok(plan)) => Ok(Json(plan).into_response()),
-        Ok(Err(fault)) => Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, fault)),
-        Err(error) => {
-            let fault =
-                Fault::new("plan_failed", format!("The plan failed: {error}."), "Report this with the log.");
-            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, fault))
-        }
+    match sized(&control, profile).await {
+        Ok(plan) => Ok(Json(plan).into_response()),
+        Err(fault) => Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, fault)),
     }
+}
+
+/// What a start would need.
+async fn sized(control: &Control, profile: Profile) -> Result<Plan, Fault> {
+    let (around, outlines) = (control.surroundings(), control.outlines.clone());
+    let planned = tokio::task::spawn_blocking(move || size(&profile, &around, &outlines)).await;
+    planned.unwrap_or_else(|error| {
+        let text = format!("The plan failed: {error}.");
+        Err(Fault::new("plan_failed", text, "Report this with the log."))
+    })
 }
 
 pub(super) async fn unknown() -> Refused {

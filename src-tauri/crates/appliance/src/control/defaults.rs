@@ -1,6 +1,6 @@
 //! What a new settings file says: the built-in model, on this machine only.
 
-use super::types::{Profile, Settings};
+use super::types::{Profile, SamplingDefaults, Settings};
 
 impl Default for Profile {
     fn default() -> Profile {
@@ -9,8 +9,12 @@ impl Default for Profile {
             context: None,
             max_requests: 4,
             kv: "bf16".into(),
+            mtp_depth: "auto".into(),
             exact: false,
             fp4_activations: false,
+            max_waiting: 64,
+            chunk: 512,
+            sampling: SamplingDefaults::default(),
         }
     }
 }
@@ -26,6 +30,7 @@ impl Default for Settings {
             theme: "system".into(),
             prices: None,
             keep_chats: true,
+            model_folders: Vec::new(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `GET /api/events`: the state as it changes and requests as they end, as server-sent events.
+//! `GET /api/events`: the state and the downloads as they change and requests as they end, as
+//! server-sent events.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -10,16 +11,20 @@ use axum::{
     },
 };
 use futures::stream;
+use hearth_hub::Download;
 use tokio::sync::{broadcast, watch};
 
 use super::{
     Control,
+    model_types::DownloadCard,
     types::{RequestRecord, Snapshot},
 };
 
 struct Listener {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     requests: broadcast::Receiver<RequestRecord>,
+    /// Null where there can be no downloads.
+    downloads: Option<watch::Receiver<Arc<Vec<Download>>>>,
     ending: watch::Receiver<bool>,
     first: bool,
 }
@@ -29,6 +34,11 @@ pub(super) async fn events(State(control): State<Control>) -> Response {
     let listener = Listener {
         snapshot: control.board.snapshot.clone(),
         requests: control.board.requests.subscribe(),
+        downloads: control.hub.downloads.as_ref().map(|downloads| {
+            let mut list = downloads.list();
+            list.mark_changed();
+            list
+        }),
         ending: control.ending.clone(),
         first: true,
     };
@@ -54,6 +64,7 @@ impl Listener {
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return None,
                 },
+                Some(list) = changed(&mut self.downloads) => return downloads(&list),
                 changed = self.snapshot.changed() => match changed {
                     Ok(()) => return self.state(),
                     Err(_) => return None,
@@ -66,6 +77,23 @@ impl Listener {
         let snapshot = self.snapshot.borrow_and_update().clone();
         Event::default().event("state").json_data(&*snapshot).ok()
     }
+}
+
+/// The queue, when it has changed; pending forever without one.
+async fn changed(list: &mut Option<watch::Receiver<Arc<Vec<Download>>>>) -> Option<Arc<Vec<Download>>> {
+    let Some(receiver) = list else { return std::future::pending().await };
+    match receiver.changed().await {
+        Ok(()) => Some(receiver.borrow_and_update().clone()),
+        Err(_) => {
+            *list = None;
+            None
+        }
+    }
+}
+
+fn downloads(list: &[Download]) -> Option<Event> {
+    let cards: Vec<DownloadCard> = list.iter().map(DownloadCard::of).collect();
+    Event::default().event("downloads").json_data(cards).ok()
 }
 
 async fn ended(ending: &mut watch::Receiver<bool>) {

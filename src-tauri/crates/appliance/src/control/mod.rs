@@ -7,6 +7,9 @@ pub(crate) mod doctor;
 mod events;
 mod figures;
 pub(crate) mod guard;
+mod hub_calls;
+mod model_calls;
+pub mod model_types;
 mod readings;
 pub mod types;
 
@@ -18,10 +21,18 @@ use axum::{
     middleware,
     routing::{get, post},
 };
+use hearth_monitor::HostMemory;
 use tokio::sync::watch;
 
 use self::{doctor::Surgery, types::Settings};
-use crate::{board::Board, chats::Chats, supervisor::Supervisor, token::Token};
+use crate::{
+    board::{Board, reserve},
+    chats::Chats,
+    hub::Hub,
+    plan::Surroundings,
+    supervisor::Supervisor,
+    token::Token,
+};
 
 /// Largest body of a control message.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -34,6 +45,9 @@ pub(crate) struct Control {
     pub board: Board,
     pub chats: Chats,
     pub supervisor: Supervisor,
+    pub hub: Hub,
+    /// Headers of models on the hub, so that they can be sized again without asking it.
+    pub outlines: PathBuf,
     pub settings: Arc<watch::Sender<Settings>>,
     pub settings_file: PathBuf,
     pub token: Token,
@@ -44,6 +58,18 @@ pub(crate) struct Control {
 }
 
 impl Control {
+    /// What a plan is measured against, now.
+    pub(crate) fn surroundings(&self) -> Surroundings {
+        let host = HostMemory::read();
+        let status = self.supervisor.view().borrow().status.clone();
+        Surroundings {
+            host,
+            engine: status.and_then(|status| status.memory.clone()),
+            reserve: reserve(self.settings.borrow().memory_reserve, host.as_ref()),
+            roof: *self.roof.borrow(),
+        }
+    }
+
     /// The routes below /api, behind the guard.
     pub(crate) fn routes(self) -> Router {
         let guarded = middleware::from_fn_with_state(self.token.clone(), guard::control);
@@ -53,7 +79,16 @@ impl Control {
             .route("/api/history", get(calls::history))
             .route("/api/requests", get(calls::requests))
             .route("/api/usage", get(calls::usage))
-            .route("/api/models", get(calls::models))
+            .route("/api/models", get(model_calls::models))
+            .route("/api/models/inspect", post(model_calls::inspect))
+            .route("/api/models/import", post(model_calls::import))
+            .route("/api/catalogue", get(model_calls::catalogue))
+            .route("/api/hub/search", get(model_calls::search))
+            .route("/api/models/remove", get(hub_calls::removal).post(hub_calls::remove))
+            .route("/api/downloads", get(hub_calls::downloads).post(hub_calls::download))
+            .route("/api/downloads/{number}", post(hub_calls::order))
+            .route("/api/hub", get(hub_calls::hub))
+            .route("/api/hub/token", axum::routing::put(hub_calls::token))
             .route("/api/settings", get(calls::settings).put(calls::change_settings))
             .route("/api/log", get(calls::log))
             .route("/api/engine/start", post(calls::start))

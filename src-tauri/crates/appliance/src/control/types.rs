@@ -1,6 +1,8 @@
 //! Messages of the control API. TypeScript types are generated from here (`ui/src/lib/types`); nothing else defines them.
 //! A number that is not known is `null`, never zero; `source` says where a number comes from.
 
+use std::path::PathBuf;
+
 use hearth_engine::status::Fault;
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
@@ -40,10 +42,33 @@ pub struct Profile {
     pub max_requests: u32,
     /// How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
     pub kv: String,
+    /// Tokens drafted per round by the model's own MTP head: `auto`, or 0 to 5.
+    pub mtp_depth: String,
     /// Prefill in decode's arithmetic.
     pub exact: bool,
     /// Prefill on the FP4 tensor cores of a GB10, with activations rounded to NVFP4; not with `exact`.
     pub fp4_activations: bool,
+    /// Requests that may wait for their turn; more are refused.
+    pub max_waiting: u32,
+    /// Prompt tokens read per step: more reads prompts faster, fewer lets running answers go on more evenly.
+    pub chunk: u32,
+    /// How tokens are picked where a request does not say.
+    pub sampling: SamplingDefaults,
+}
+
+/// Sampling where a request does not say; null: as the model's authors recommend.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingDefaults {
+    /// 0 to 2; 0 always picks the likeliest.
+    pub temperature: Option<f64>,
+    /// Above 0, to 1.
+    pub top_p: Option<f64>,
+    /// Likeliest tokens to pick from; 0: all.
+    pub top_k: Option<u32>,
+    /// 0 to 1.
+    pub min_p: Option<f64>,
 }
 
 /// What the engine is doing, in the words of the dashboard.
@@ -289,12 +314,30 @@ pub struct Plan {
     pub parts: Vec<MemoryPart>,
     /// Bytes needed.
     pub needed: f64,
+    /// Bytes taken at most while loading: these, and the largest tensor once more while it is repacked; estimated.
+    pub peak: f64,
     /// Bytes to be had, after what stopping the present model frees.
     pub available: Option<f64>,
     /// Bytes read per decoded token at half the context.
     pub bytes_per_token: Option<f64>,
+    /// Measured read bandwidth of this machine, bytes per second.
+    pub roof: Option<f64>,
     /// Roof / bytes per token; null without a measured roof.
     pub decode_tok_s_ceiling: Option<f64>,
+    /// The model's own longest context, tokens.
+    pub max_context: u32,
+    /// What other contexts would need, shortest first: 8K, 16K ... and the model's own.
+    pub contexts: Vec<ContextNeed>,
+}
+
+/// What one context would need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct ContextNeed {
+    /// Tokens.
+    pub context: u32,
+    /// Bytes of everything.
+    pub needed: f64,
 }
 
 /// The settings file.
@@ -318,6 +361,9 @@ pub struct Settings {
     pub prices: Option<Prices>,
     /// Keep the conversations of the chat page.
     pub keep_chats: bool,
+    /// Folders with models besides the Hugging Face cache.
+    #[ts(type = "string[]")]
+    pub model_folders: Vec<PathBuf>,
 }
 
 /// Body of every refusal of the control API.
@@ -335,6 +381,8 @@ pub struct Refusal {
 pub struct StartRequest {
     /// What to start; null: the profile of the settings. It becomes the profile of the settings.
     pub profile: Option<Profile>,
+    /// Start although the plan says that it does not fit.
+    pub anyway: bool,
 }
 
 /// `POST /api/engine/stop`.

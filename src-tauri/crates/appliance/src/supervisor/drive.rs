@@ -52,6 +52,10 @@ struct Drive {
     verdict: Option<Fault>,
     /// Start this once the present engine is gone.
     then_start: Option<Profile>,
+    /// The engine is not to refuse a model for want of memory: a person said so.
+    anyway: bool,
+    /// The profile that served before, and whether it was started anyway, until its replacement serves.
+    fallback: Option<(Profile, bool)>,
     /// Answer these once the engine is gone, and end.
     farewells: Vec<oneshot::Sender<()>>,
     load_times: HashMap<String, Duration>,
@@ -81,6 +85,8 @@ pub(super) async fn run(
         ending: false,
         verdict: None,
         then_start: None,
+        anyway: false,
+        fallback: None,
         farewells: Vec::new(),
         load_times: HashMap::new(),
     };
@@ -133,20 +139,15 @@ impl Drive {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Start(profile) => {
-                self.failures = Failures::default();
-                let running = self.publish.borrow().profile == profile;
-                match self.life() {
-                    Life::Loading { .. } | Life::Serving { .. } if running => {}
-                    Life::Loading { .. } | Life::Serving { .. } | Life::Stopping { .. } => {
-                        self.then_start = Some(profile);
-                        self.stop(false).await;
-                    }
-                    Life::Stopped | Life::Restarting { .. } | Life::Failed { .. } => self.launch(profile),
-                }
+            Order::Start(profile) => self.start(profile, false).await,
+            Order::StartAnyway(profile) => {
+                self.log.add("-- started although the plan says that it does not fit");
+                self.start(profile, true).await;
             }
             Order::Stop { now } => {
                 self.then_start = None;
+                self.fallback = None;
+                self.show(|view| view.returned = None);
                 self.stop(now).await;
             }
             Order::Shutdown(tell) => {
@@ -154,6 +155,28 @@ impl Drive {
                 self.farewells.push(tell);
                 self.stop(false).await;
             }
+        }
+    }
+
+    async fn start(&mut self, profile: Profile, anyway: bool) {
+        self.failures = Failures::default();
+        self.show(|view| view.returned = None);
+        let before = self.publish.borrow().profile.clone();
+        let (life, running) = (self.life(), before == profile);
+        if matches!(life, Life::Serving { .. }) && !running {
+            self.fallback = Some((before, self.anyway));
+        }
+        let keeps = running && matches!(life, Life::Loading { .. } | Life::Serving { .. });
+        if !keeps {
+            self.anyway = anyway;
+        }
+        match life {
+            Life::Loading { .. } | Life::Serving { .. } if running => {}
+            Life::Loading { .. } | Life::Serving { .. } | Life::Stopping { .. } => {
+                self.then_start = Some(profile);
+                self.stop(false).await;
+            }
+            Life::Stopped | Life::Restarting { .. } | Life::Failed { .. } => self.launch(profile),
         }
     }
 
@@ -194,7 +217,14 @@ impl Drive {
             self.log.add(&format!("-- starting {} (engine {})", profile.model, self.generation));
             // Read anew each time: a person may have changed it. A file that cannot be read is the control API's to report.
             let reserve = Settings::read(&self.options.places.settings()).ok().and_then(|s| s.memory_reserve);
-            let engine = EngineProcess::start(&self.options.program, &profile, reserve, &socket, &self.log)?;
+            let engine = EngineProcess::start(
+                &self.options.program,
+                &profile,
+                reserve,
+                self.anyway,
+                &socket,
+                &self.log,
+            )?;
             Ok((engine, Target { socket, generation: self.generation }))
         });
         self.heard_at = Instant::now();
@@ -285,6 +315,7 @@ impl Drive {
                 let profile = self.publish.borrow().profile.clone();
                 self.load_times.insert(key(&profile), since.elapsed());
                 last_good::write(&self.options.places.last_good(), &profile);
+                self.fallback = None;
                 tracing::info!(
                     model,
                     generation = target.generation,
@@ -339,6 +370,20 @@ impl Drive {
         tracing::warn!(code = fault.code, "{} ({text})", fault.message);
         let ready_for = self.ready_at.take().map(|at| at.elapsed());
         let next = self.failures.count(&self.options.policy, &fault, ready_for);
+        let good = match next {
+            Next::GiveUp if ready_for.is_none() => self.fallback.take(),
+            _ => None,
+        };
+        if let Some((good, anyway)) = good {
+            self.log.add(&format!("-- going back to {}, which served before", good.model));
+            (self.failures, self.anyway) = (Failures::default(), anyway);
+            let failed = self.publish.borrow().profile.clone();
+            self.show(|view| {
+                view.crashes += 1;
+                view.returned = Some(Box::new((failed, given_up(fault))));
+            });
+            return self.launch(good);
+        }
         let life = match next {
             Next::Retry { attempt, pause } => {
                 Life::Restarting { attempt, until: Instant::now() + pause, fault }

@@ -28,6 +28,8 @@ use crate::{Places, control::types::Profile};
 pub enum Order {
     /// Start (or replace) the engine.
     Start(Profile),
+    /// The same, although it does not seem to fit.
+    StartAnyway(Profile),
     /// Finish what runs, or cut it off, and stop.
     Stop {
         /// Cut it off.

@@ -46,6 +46,7 @@ impl EngineProcess {
         program: &Path,
         profile: &Profile,
         reserve: Option<f64>,
+        anyway: bool,
         socket: &Path,
         log: &Arc<LogBook>,
     ) -> Result<EngineProcess, ApplianceError> {
@@ -54,6 +55,7 @@ impl EngineProcess {
         let mut command = Command::new(program);
         command.arg("serve").arg("--uds").arg(socket);
         command.args(["--max-requests", &profile.max_requests.to_string(), "--kv", &profile.kv]);
+        command.args(["--mtp-depth", &profile.mtp_depth]);
         if let Some(context) = profile.context {
             command.args(["--context", &context.to_string()]);
         }
@@ -64,6 +66,25 @@ impl EngineProcess {
             command.arg("--exact");
         } else if profile.fp4_activations {
             command.arg("--fp4-activations");
+        }
+        if anyway {
+            command.arg("--anyway");
+        }
+        command.args([
+            "--max-waiting",
+            &profile.max_waiting.to_string(),
+            "--chunk",
+            &profile.chunk.to_string(),
+        ]);
+        let sampling = &profile.sampling;
+        let numbers = [
+            ("--temperature", sampling.temperature),
+            ("--top-p", sampling.top_p),
+            ("--min-p", sampling.min_p),
+            ("--top-k", sampling.top_k.map(f64::from)),
+        ];
+        for (name, value) in numbers {
+            command.args(value.map(|value| [name.to_owned(), value.to_string()]).into_iter().flatten());
         }
         command.arg("--").arg(&profile.model);
         command.env(KEEPER, std::process::id().to_string()).process_group(0);

@@ -85,6 +85,8 @@ pub struct EngineView {
     pub crashes: u64,
     /// Those of them that were faults of the GPU.
     pub device_faults: u64,
+    /// What could not be started, and why, when the profile that served before runs again.
+    pub returned: Option<Box<(Profile, Fault)>>,
     /// How long a serving engine has not answered, once that is unusual.
     pub silent: Option<Duration>,
 }
@@ -99,6 +101,7 @@ impl EngineView {
             attempts: 0,
             crashes: 0,
             device_faults: 0,
+            returned: None,
             silent: None,
         }
     }
