@@ -2,6 +2,7 @@
 // It sends the Content-Security-Policy of the real appliance, so that a violation shows here first.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Plugin } from "vite";
+import * as models from "./model-scenes.ts";
 import * as scenes from "./scenes.ts";
 
 // As src-tauri/crates/appliance/src/pages.rs sends it, less `unsafe-inline` for styles: the UI does without.
@@ -61,13 +62,19 @@ const handle: Handler = (request, response, next) => {
     case "/api/usage": return json(scenes.usage(scene, Number(url.searchParams.get("hours"))));
     case "/api/requests": return json(scenes.requests(scene));
     case "/api/models": return json(scenes.models);
+    case "/api/catalogue": return json(models.catalogue);
+    case "/api/hub": return json(models.hub);
+    case "/api/hub/search": return json(models.hits);
+    case "/api/downloads": return json(models.downloads);
+    case "/api/models/inspect": return void body(request).then((text) => json(models.prospect(JSON.parse(text).model, JSON.parse(text).context)));
+    case "/api/models/remove": return json({ model: "org/model", folder: "/home/me/.cache/huggingface/hub/models--org--model", frees: 21.8e9 });
     case "/api/settings": return request.method === "PUT" ? void body(request).then((text) => json(JSON.parse(text))) : json(scenes.settings);
-    case "/api/plan": return json(scenes.plan);
     case "/api/doctor":
     case "/api/doctor/fix": return json(scenes.diagnosis(url.searchParams.get("hub") === "true"));
     case "/api/doctor/report":
       response.writeHead(200, { "content-type": "text/plain" });
       return void response.end("Hearth report.\n\nChecks\n  [ok   ] Swap: There is no swap.\n");
+    case "/api/plan": return json(scene === "busy" ? models.bigPlan : scenes.plan);
     case "/api/log": return json({ lines: ["14:02:10 loading ember", "14:02:11 ready after 0.4 s", "14:07:22 request chat-7 refused: context_length_exceeded"] });
     default: return json({ error: { code: "not_found", message: "No such call.", next_step: "Look at the list of calls.", evidence: null } }, 404);
   }
@@ -78,6 +85,7 @@ function events(response: ServerResponse, scene: scenes.Scene): void {
   const send = () => {
     // The scene `away` speaks for two seconds and is never heard of again.
     if (scene === "away" && Date.now() > awayFrom) return void response.end();
+    response.write(`event: downloads\ndata: ${JSON.stringify(models.downloads)}\n\n`);
     response.write(`event: state\ndata: ${JSON.stringify(scenes.snapshot(scene === "away" ? "busy" : scene))}\n\n`);
   };
   if (scene === "away") awayFrom ||= Date.now() + 2000;

@@ -35,12 +35,16 @@ const strange: ModelCard = {
   fault: { code: "unknown_family", message: "Hearth cannot run the family llama.", next_step: "Choose another model.", evidence: null },
 };
 export const models = [ember, qwen, strange];
-export const profile: Profile = { model: "ember", context: null, max_requests: 4, kv: "bf16", exact: false, fp4_activations: false };
+export const profile: Profile = {
+  model: "ember", context: null, max_requests: 4, kv: "bf16", mtp_depth: "auto", exact: false, fp4_activations: false, max_waiting: 64, chunk: 512,
+  sampling: { temperature: null, top_p: null, top_k: null, min_p: null },
+};
 export const settings: Settings = {
-  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", keep_chats: true, prices: null,
+  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", keep_chats: true, prices: null, model_folders: [],
 };
 export const plan: Plan = {
-  verdict: "fits", context: 4096, needed: 61 * MiB, available: 14.2 * GiB, bytes_per_token: 4.1e6, decode_tok_s_ceiling: 7800,
+  verdict: "fits", context: 4096, needed: 61 * MiB, peak: 65 * MiB, available: 14.2 * GiB, bytes_per_token: 4.1e6, roof: 32e9,
+  decode_tok_s_ceiling: 7800, max_context: 4096, contexts: [{ context: 4096, needed: 61 * MiB }],
   parts: [part("weights", 10 * MiB), part("kv_reserved", 32 * MiB), part("state", 3 * MiB), part("scratch", 16 * MiB)],
 };
 

@@ -1,24 +1,36 @@
 // The control API (`/api/*`) as typed calls. A failed call is always a ControlError with a fault: a sentence and a next step.
 // Called by the live stores and the pages; the chat has its own client because /v1 speaks OpenAI.
 import { strings } from "./strings";
+import type { CatalogueList } from "./types/CatalogueList";
 import type { Chat } from "./types/Chat";
 import type { ChatSummary } from "./types/ChatSummary";
 import type { Diagnosis } from "./types/Diagnosis";
+import type { DownloadCard } from "./types/DownloadCard";
+import type { DownloadOrder } from "./types/DownloadOrder";
+import type { DownloadRequest } from "./types/DownloadRequest";
 import type { Fault } from "./types/Fault";
 import type { FixAction } from "./types/FixAction";
 import type { FixRequest } from "./types/FixRequest";
 import type { History } from "./types/History";
+import type { HubCard } from "./types/HubCard";
+import type { ImportRequest } from "./types/ImportRequest";
+import type { InspectRequest } from "./types/InspectRequest";
 import type { Log } from "./types/Log";
 import type { ModelCard } from "./types/ModelCard";
+import type { ModelRequest } from "./types/ModelRequest";
 import type { Plan } from "./types/Plan";
 import type { PlanRequest } from "./types/PlanRequest";
 import type { Profile } from "./types/Profile";
+import type { Prospect } from "./types/Prospect";
+import type { RemovalCard } from "./types/RemovalCard";
 import type { RequestRecord } from "./types/RequestRecord";
+import type { SearchCard } from "./types/SearchCard";
 import type { Settings } from "./types/Settings";
 import type { Snapshot } from "./types/Snapshot";
 import type { StartRequest } from "./types/StartRequest";
 import type { StopRequest } from "./types/StopRequest";
 import type { Usage } from "./types/Usage";
+import type { TokenRequest } from "./types/TokenRequest";
 
 export class ControlError extends Error {
   /** `status` is null when there was no answer at all. */
@@ -70,11 +82,26 @@ export class Control {
   usage = (hours: number) => this.call<Usage>(`/api/usage?hours=${hours}`);
   requests = (limit = 50) => this.call<RequestRecord[]>(`/api/requests?limit=${limit}`);
   models = () => this.call<ModelCard[]>("/api/models");
+  inspect = (model: string, context: number | null = null) =>
+    this.call<Prospect>("/api/models/inspect", "POST", { model, revision: null, context } satisfies InspectRequest);
+  removal = (model: string) => this.call<RemovalCard>(`/api/models/remove?model=${encodeURIComponent(model)}`);
+  remove = (model: string) => this.call<RemovalCard>("/api/models/remove", "POST", { model } satisfies ModelRequest);
+  importFolder = (folder: string, forget = false) =>
+    this.call<ModelCard[]>("/api/models/import", "POST", { folder, forget } satisfies ImportRequest);
+  catalogue = () => this.call<CatalogueList>("/api/catalogue");
+  hub = () => this.call<HubCard>("/api/hub");
+  search = (words: string) => this.call<SearchCard[]>(`/api/hub/search?q=${encodeURIComponent(words)}`);
+  keepToken = (token: string | null) => this.call<HubCard>("/api/hub/token", "PUT", { token } satisfies TokenRequest);
+  download = (model: string) =>
+    this.call<DownloadCard[]>("/api/downloads", "POST", { model, revision: null } satisfies DownloadRequest);
+  orderDownload = (number: number, order: DownloadOrder) =>
+    this.call<DownloadCard[]>(`/api/downloads/${number}`, "POST", order);
   settings = () => this.call<Settings>("/api/settings");
   saveSettings = (settings: Settings) => this.call<Settings>("/api/settings", "PUT", settings);
   log = (lines = 200) => this.call<Log>(`/api/log?lines=${lines}`);
-  start = (profile: Profile | null = null) =>
-    this.call<Snapshot>("/api/engine/start", "POST", { profile } satisfies StartRequest);
+  /** `anyway`: although the plan says that it does not fit. */
+  start = (profile: Profile | null = null, anyway = false) =>
+    this.call<Snapshot>("/api/engine/start", "POST", { profile, anyway } satisfies StartRequest);
   stop = (now = false) => this.call<Snapshot>("/api/engine/stop", "POST", { now } satisfies StopRequest);
   chats = (search = "") => this.call<ChatSummary[]>(`/api/chats?search=${encodeURIComponent(search)}`);
   chat = (id: string) => this.call<Chat>(`/api/chats/${encodeURIComponent(id)}`);

@@ -18,6 +18,20 @@ test("what the form does not show is kept", () => {
 test("numbers may be grouped", () => {
   expect(fromForm(form({ context: "4 096" }), settings).profile.context).toBe(4096);
 });
+test("sampling is a number with point or comma, or the authors' recommendation", () => {
+  expect(fromForm(form({ temperature: "0,7", topP: "0.95", topK: "20", minP: "" }), settings).profile.sampling).toEqual({
+    temperature: 0.7,
+    top_p: 0.95,
+    top_k: 20,
+    min_p: null,
+  });
+  expect(problems(form({ temperature: "0", minP: "1", topK: "0" }), null)).toEqual({});
+  for (const bad of ["-1", "x", "3", "1e1", "NaN"]) {
+    expect(problems(form({ temperature: bad }), null).temperature).toMatch(/0 to 2/);
+  }
+  expect(problems(form({ topP: "0" }), null).topP).toBeDefined();
+  expect(problems(form({ maxWaiting: "0" }), null).maxWaiting).toBeDefined();
+});
 test("each bad number gets a sentence with its limits", () => {
   for (const bad of ["0", "-1", "1.5", "x", "1e3", "99999999999", "NaN"]) {
     expect(problems(form({ context: bad }), 4096).context).toMatch(/16 to 4096/);

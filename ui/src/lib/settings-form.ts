@@ -10,6 +10,13 @@ export interface Form {
   kv: string;
   exact: boolean;
   fp4Activations: boolean;
+  mtpDepth: string;
+  maxWaiting: string;
+  chunk: string;
+  temperature: string;
+  topP: string;
+  topK: string;
+  minP: string;
   port: string;
   startEngine: boolean;
   theme: string;
@@ -19,12 +26,23 @@ export interface Form {
 export interface Problems {
   context?: string;
   maxRequests?: string;
+  maxWaiting?: string;
+  chunk?: string;
+  temperature?: string;
+  topP?: string;
+  topK?: string;
+  minP?: string;
   port?: string;
 }
 
 const LEAST_CONTEXT = 16;
 const MOST_CONTEXT = 2 ** 24;
 const MOST_REQUESTS = 256;
+const MOST_WAITING = 10_000;
+const MOST_CHUNK = 8192;
+const MOST_TOP_K = 2 ** 20;
+/** The least top-p: zero would leave no token to pick. */
+const LEAST_TOP_P = 0.01;
 
 export function toForm(settings: Settings): Form {
   const { profile } = settings;
@@ -35,11 +53,28 @@ export function toForm(settings: Settings): Form {
     kv: profile.kv,
     exact: profile.exact,
     fp4Activations: profile.fp4_activations,
+    mtpDepth: profile.mtp_depth,
+    maxWaiting: String(profile.max_waiting),
+    chunk: String(profile.chunk),
+    temperature: text(profile.sampling.temperature),
+    topP: text(profile.sampling.top_p),
+    topK: text(profile.sampling.top_k),
+    minP: text(profile.sampling.min_p),
     port: String(settings.port),
     startEngine: settings.start_engine,
     theme: settings.theme,
     keepChats: settings.keep_chats,
   };
+}
+
+function text(value: number | null): string {
+  return value === null ? "" : String(value);
+}
+
+/** A number as typed, with point or comma; null if it is none. */
+function real(typed: string): number | null {
+  const plain = typed.trim().replace(",", ".");
+  return /^\d{1,7}(\.\d{1,9})?$/.test(plain) ? Number(plain) : null;
 }
 
 function whole(text: string): number | null {
@@ -61,6 +96,16 @@ export function problems(form: Form, maxContext: number | null): Problems {
     found.context = t.invalidNumber(t.context, LEAST_CONTEXT, most);
   }
   if (!within(form.maxRequests, 1, MOST_REQUESTS)) found.maxRequests = t.invalidNumber(t.maxRequests, 1, MOST_REQUESTS);
+  if (!within(form.maxWaiting, 1, MOST_WAITING)) found.maxWaiting = t.invalidNumber(t.maxWaiting, 1, MOST_WAITING);
+  if (!within(form.chunk, 1, MOST_CHUNK)) found.chunk = t.invalidNumber(t.chunk, 1, MOST_CHUNK);
+  const outside = (typed: string, from: number, to: number) => {
+    const value = real(typed);
+    return typed.trim() !== "" && (value === null || value < from || value > to);
+  };
+  if (outside(form.temperature, 0, 2)) found.temperature = t.invalidReal(t.temperature, 0, 2);
+  if (outside(form.topP, LEAST_TOP_P, 1)) found.topP = t.invalidReal(t.topP, LEAST_TOP_P, 1);
+  if (outside(form.minP, 0, 1)) found.minP = t.invalidReal(t.minP, 0, 1);
+  if (form.topK.trim() !== "" && !within(form.topK, 0, MOST_TOP_K)) found.topK = t.invalidNumber(t.topK, 0, MOST_TOP_K);
   if (!within(form.port, 1, 65535)) found.port = t.invalidNumber(t.port, 1, 65535);
   return found;
 }
@@ -81,6 +126,10 @@ export function fromForm(form: Form, before: Settings): Settings {
       kv: form.kv,
       exact: form.exact,
       fp4_activations: form.fp4Activations && !form.exact,
+      mtp_depth: form.mtpDepth,
+      max_waiting: whole(form.maxWaiting) ?? before.profile.max_waiting,
+      chunk: whole(form.chunk) ?? before.profile.chunk,
+      sampling: { temperature: real(form.temperature), top_p: real(form.topP), top_k: whole(form.topK), min_p: real(form.minP) },
     },
   };
 }

@@ -1,5 +1,6 @@
 // The window's words in German. Keys as in strings.ts; names of programs, units and settings of others stay as they are.
 import type { Strings, Translation } from "./strings";
+import { germanModels } from "./strings-models.de";
 
 const plural = (n: number, one: string, many: string) => `${n} ${n === 1 ? one : many}`;
 
@@ -7,7 +8,7 @@ export const german: Translation<Strings> = {
   language: "de",
   app: "Hearth",
   skip: "Zum Inhalt springen",
-  pages: { label: "Seiten", now: "Jetzt", chat: "Chat", connect: "Verbinden", doctor: "Diagnose", settings: "Einstellungen", privacy: "Datenschutz" },
+  pages: { label: "Seiten", now: "Jetzt", models: "Modelle", chat: "Chat", connect: "Verbinden", doctor: "Diagnose", settings: "Einstellungen", privacy: "Datenschutz" },
 
   state: {
     no_model: "Noch kein Modell",
@@ -31,7 +32,7 @@ export const german: Translation<Strings> = {
 
   message: {
     noModel: "Es ist kein Modell gewählt, oder das gewählte ist nicht auf diesem Rechner.",
-    noModelNext: "In den Einstellungen eines wählen.",
+    noModelNext: "Auf der Seite Modelle eines wählen.",
     ready: "Kann gestartet werden.",
     needs: (needed, available) => `Braucht ${needed} Speicher; ${available} sind zu haben.`,
     tight: "Es passt, aber nur knapp.",
@@ -58,6 +59,13 @@ export const german: Translation<Strings> = {
     retry: (model) => `${model} nochmals starten`,
     choose: "Modell wählen",
     reconnect: "Neu verbinden",
+  },
+
+  anyway: {
+    title: (model) => `${model} trotzdem starten?`,
+    effect: "Das System kann langsam werden oder Programme beenden, weil Speicher fehlt. Die Schätzung kann in beide Richtungen irren.",
+    cancel: "Nicht starten",
+    confirm: "Trotzdem starten",
   },
 
   stop: {
@@ -483,6 +491,8 @@ export const german: Translation<Strings> = {
     close: "Schließen",
   },
 
+  models: germanModels,
+
   settings: {
     title: "Einstellungen",
     profile: "Was gestartet wird",
@@ -502,6 +512,20 @@ export const german: Translation<Strings> = {
     exactNote: "Kalte und warme Läufe stimmen bis aufs letzte Bit überein; auf einer GPU werden Prompts langsamer gelesen.",
     fp4: "Prompts in FP4",
     fp4Note: "Nur GB10 und NVFP4-Modelle: Prompts werden auf den FP4-Recheneinheiten mit weniger Genauigkeit gelesen, Antworten ändern sich. Nicht mit exaktem Lesen.",
+    mtpDepth: "Entwürfe je Runde",
+    mtpDepthNote: "Vom MTP-Kopf des Modells, falls es einen hat. Die Antwort bleibt in jeder Tiefe dieselbe.",
+    more: "Ablauf und Auswahl der Token",
+    maxWaiting: "Anfragen, die warten dürfen",
+    maxWaitingNote: "Weitere werden gleich abgelehnt.",
+    chunk: "Prompt-Token je Schritt",
+    chunkNote: "Mehr liest Prompts schneller; weniger lässt laufende Antworten gleichmäßiger weitergehen.",
+    samplingNote: "Wo eine Anfrage nichts sagt. Leer: wie die Autoren des Modells empfehlen.",
+    temperature: "Temperatur",
+    topP: "Top-p",
+    topK: "Top-k",
+    minP: "Min-p",
+    recommended: "empfohlen",
+    invalidReal: (name, from, to) => `${name}: eine Zahl von ${from} bis ${to}, oder leer.`,
     plan: "Was es braucht",
     appliance: "Hearth",
     port: "Port",
@@ -538,6 +562,10 @@ export const german: Translation<Strings> = {
     ceiling: (rate) => `höchstens ${rate} Tok/s auf diesem Rechner`,
     noCeiling: "Höchstgeschwindigkeit unbekannt: das Dach ist noch nicht gemessen",
     estimated: "geschätzt",
+    peak: (peak) => `beim Laden höchstens ${peak}`,
+    slider: "Kontext, gegen den Speicher",
+    sliderValue: (length, needed, fits) => `${length}, ${needed}${fits ? "" : ", passt nicht"}`,
+    formula: (roof, bytes) => `${roof}/s gemessen ÷ ${bytes}`,
     part: "Teil",
     size: "Größe",
   },

@@ -3,6 +3,7 @@
 // English is the source; strings.de.ts has the same keys, which strings.test.ts holds it to.
 import { language } from "./language";
 import { german } from "./strings.de";
+import { modelStrings } from "./strings-models";
 import type { Fault } from "./types/Fault";
 
 const plural = (n: number, one: string, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
@@ -12,7 +13,7 @@ export const english = {
   language: "en",
   app: "Hearth",
   skip: "Skip to the page",
-  pages: { label: "Pages", now: "Now", chat: "Chat", connect: "Connect", doctor: "Doctor", settings: "Settings", privacy: "Privacy" },
+  pages: { label: "Pages", now: "Now", models: "Models", chat: "Chat", connect: "Connect", doctor: "Doctor", settings: "Settings", privacy: "Privacy" },
 
   state: {
     no_model: "No model yet",
@@ -36,7 +37,7 @@ export const english = {
 
   message: {
     noModel: "No model is chosen, or the chosen one is not on this machine.",
-    noModelNext: "Choose one in Settings.",
+    noModelNext: "Choose one on the page Models.",
     ready: "Ready to start.",
     needs: (needed: string, available: string) => `Needs ${needed} of memory; ${available} can be had.`,
     tight: "It fits, but only just.",
@@ -63,6 +64,13 @@ export const english = {
     retry: (model: string) => `Retry ${model}`,
     choose: "Choose a model",
     reconnect: "Reconnect",
+  },
+
+  anyway: {
+    title: (model: string) => `Start ${model} anyway?`,
+    effect: "The system may slow down or end programs for want of memory. The estimate can be wrong in either direction.",
+    cancel: "Do not start",
+    confirm: "Start anyway",
   },
 
   stop: {
@@ -495,6 +503,7 @@ export const english = {
     copyCommand: (command: string) => `Copy the command ${command}`,
     privacy: "The doctor looks at this machine only. It asks Hugging Face when you press that button, and sends nothing about you.",
   },
+  models: modelStrings,
 
   settings: {
     title: "Settings",
@@ -515,6 +524,20 @@ export const english = {
     exactNote: "Warm and cold runs agree to the last bit; on a GPU, prompts are read more slowly.",
     fp4: "FP4 prompts",
     fp4Note: "GB10 only, for NVFP4 models: prompts are read on the FP4 tensor cores with less precision, so answers change. Not with exact prefill.",
+    mtpDepth: "Drafts per round",
+    mtpDepthNote: "By the model's MTP head, if it has one. The answer is the same at every depth.",
+    more: "Scheduling and sampling",
+    maxWaiting: "Requests that may wait",
+    maxWaitingNote: "More are refused at once.",
+    chunk: "Prompt tokens a step",
+    chunkNote: "More reads prompts faster; fewer lets running answers go on more evenly.",
+    samplingNote: "Where a request does not say. Empty: as the model's authors recommend.",
+    temperature: "Temperature",
+    topP: "Top-p",
+    topK: "Top-k",
+    minP: "Min-p",
+    recommended: "recommended",
+    invalidReal: (name: string, from: number, to: number) => `${name}: a number from ${from} to ${to}, or empty.`,
     plan: "What it needs",
     appliance: "Hearth",
     port: "Port",
@@ -551,6 +574,10 @@ export const english = {
     ceiling: (rate: string) => `at most ${rate} tok/s on this machine`,
     noCeiling: "top speed unknown: no measured roof yet",
     estimated: "estimated",
+    peak: (peak: string) => `at most ${peak} while it loads`,
+    slider: "Context, against memory",
+    sliderValue: (length: string, needed: string, fits: boolean) => `${length}, ${needed}${fits ? "" : ", does not fit"}`,
+    formula: (roof: string, bytes: string) => `${roof}/s measured ÷ ${bytes}`,
     part: "Part",
     size: "Size",
   },

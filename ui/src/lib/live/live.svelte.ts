@@ -2,6 +2,7 @@
 // and connects again by itself. Created once by App; every page reads from it.
 import { ControlError, type Control } from "../control";
 import { serverEvents } from "../sse";
+import type { DownloadCard } from "../types/DownloadCard";
 import type { RequestRecord } from "../types/RequestRecord";
 import type { Snapshot } from "../types/Snapshot";
 
@@ -15,6 +16,8 @@ const KEPT_REQUESTS = 50;
 export class Live {
   snapshot = $state.raw<Snapshot | null>(null);
   requests = $state.raw<RequestRecord[]>([]);
+  /** The queue of downloads; null until it has been told. */
+  downloads = $state.raw<DownloadCard[] | null>(null);
   connection = $state<"connecting" | "open" | "lost">("connecting");
   /** Local clock when the last word came; drives "since" while the machine is away. */
   heardMs = $state<number | null>(null);
@@ -117,6 +120,7 @@ export class Live {
         onWord();
         if (event === "state") this.accept(JSON.parse(data) as Snapshot);
         else if (event === "request") this.add(JSON.parse(data) as RequestRecord);
+        else if (event === "downloads") this.downloads = JSON.parse(data) as DownloadCard[];
         if (this.connection !== "open") this.connection = "open";
       }
     } finally {

@@ -37,4 +37,8 @@ prices: Prices | null,
 /**
  * Keep the conversations of the chat page.
  */
-keep_chats: boolean, };
+keep_chats: boolean, 
+/**
+ * Folders with models besides the Hugging Face cache.
+ */
+model_folders: string[], };

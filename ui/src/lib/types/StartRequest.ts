@@ -8,4 +8,8 @@ export type StartRequest = {
 /**
  * What to start; null: the profile of the settings. It becomes the profile of the settings.
  */
-profile: Profile | null, };
+profile: Profile | null, 
+/**
+ * Start although the plan says that it does not fit.
+ */
+anyway: boolean, };
