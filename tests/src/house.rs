@@ -32,6 +32,7 @@ pub fn program() -> PathBuf {
 /// Folders for one appliance; it can be started on them several times.
 pub struct Plot {
     root: tempfile::TempDir,
+    hub: String,
 }
 
 impl Default for Plot {
@@ -43,7 +44,13 @@ impl Default for Plot {
 impl Plot {
     /// Empty folders.
     pub fn new() -> Plot {
-        Plot { root: tempfile::tempdir().expect("a temporary folder") }
+        // A port on which nobody listens: no test reaches the real hub by accident.
+        Plot { root: tempfile::tempdir().expect("a temporary folder"), hub: "http://127.0.0.1:9".into() }
+    }
+
+    /// The same with a hub at this address.
+    pub fn with_hub(hub: &str) -> Plot {
+        Plot { hub: hub.into(), ..Plot::new() }
     }
 
     /// The folder around all.
@@ -72,7 +79,10 @@ impl Plot {
             .env("XDG_RUNTIME_DIR", self.root().join("run"));
         command
             .env("HF_HOME", self.root().join("huggingface"))
+            .env("HF_ENDPOINT", &self.hub)
             .env_remove("HF_HUB_CACHE")
+            .env_remove("HF_HUB_OFFLINE")
+            .env_remove("HF_TOKEN")
             .stdin(Stdio::null());
         command
     }

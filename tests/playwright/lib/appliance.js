@@ -33,7 +33,9 @@ export async function until(what, check, ms = 20000) {
 }
 
 export class Appliance {
-  constructor() {
+  /** `hub`: the address of a hub; without one nobody listens there, so no test reaches the real one. */
+  constructor({ hub = "http://127.0.0.1:9" } = {}) {
+    this.hub = hub;
     this.home = mkdtempSync(path.join(tmpdir(), "hearth-pw-"));
     this.log = "";
   }
@@ -53,6 +55,10 @@ export class Appliance {
         XDG_CACHE_HOME: folder("cache"),
         XDG_RUNTIME_DIR: folder("run"),
         HF_HOME: folder("hf"),
+        HF_ENDPOINT: this.hub,
+        HF_HUB_CACHE: "",
+        HF_HUB_OFFLINE: "",
+        HF_TOKEN: "",
         HEARTH_UI_DIR: UI,
       },
       stdio: ["ignore", "pipe", "pipe"],

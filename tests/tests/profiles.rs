@@ -1,0 +1,90 @@
+//! Profiles through the real program: what does not fit is refused unless a person insists, and a start that fails goes back.
+
+use std::{ffi::OsStr, fs, path::Path};
+
+use hearth_tests::house::Plot;
+use serde_json::{Value, json};
+
+#[test]
+fn what_does_not_fit_is_refused_with_numbers_and_started_if_a_person_insists() {
+    let plot = Plot::new();
+    // More than any machine has is to stay free, so nothing fits.
+    plot.settings(b"memory_reserve = 1e15\n");
+    let house = plot.up(&[]);
+    let plan = house.api("POST", "/api/plan", json!({ "profile": { "model": "ember" } })).json();
+    assert_eq!((&plan["verdict"], &plan["available"]), (&json!("does_not_fit"), &json!(0.0)));
+    let refused = house.api("POST", "/api/engine/start", Value::Null);
+    let status = refused.status;
+    let error = refused.json()["error"].clone();
+    assert_eq!((status, &error["code"]), (409, &json!("does_not_fit")));
+    assert!(error["message"].as_str().unwrap().contains("GiB can be had"), "{error}");
+    assert!(error["next_step"].as_str().unwrap().contains("anyway"), "{error}");
+    assert_eq!(house.state()["state"]["kind"], "stopped");
+
+    let said = plot.refused(&["start"]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains("start it anyway"), "{said:?}");
+    let insisted = plot.command(&["start", "--anyway"].map(OsStr::new)).output().unwrap();
+    assert!(insisted.status.success(), "{insisted:?}");
+    // It serves; the little that is free is told at the same time.
+    assert_eq!(house.wait_for("degraded")["state"]["fault"]["code"], "memory_low");
+    assert_eq!(house.chat(4, false).status, 200);
+}
+
+#[test]
+fn a_start_that_fails_goes_back_to_the_profile_that_served_and_says_why() {
+    let plot = Plot::new();
+    let house = plot.up(&[]);
+    house.serve();
+    // A model whose weights are not there: its card is fine, loading it fails.
+    let half = plot.root().join("half");
+    fs::create_dir(&half).unwrap();
+    let ember = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src-tauri/assets/ember/model");
+    for name in ["config.json", "tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(ember.join(name), half.join(name)).unwrap();
+    }
+    let profile = json!({ "profile": { "model": half } });
+    assert_eq!(house.api("POST", "/api/engine/start", profile).status, 202);
+    let start = std::time::Instant::now();
+    let notice = loop {
+        let state = house.state();
+        let notices = state["notices"].as_array().unwrap().clone();
+        let told = notices.into_iter().find(|notice| notice["code"] == "returned_to_last_good");
+        if let Some(told) = told
+            && state["state"]["kind"] == "serving"
+        {
+            break told;
+        }
+        assert!(start.elapsed() < hearth_tests::house::PATIENCE, "{state}\n{}", house.log());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    let text = notice["text"].as_str().unwrap();
+    assert!(
+        text.contains("half") && text.contains("safetensors") && text.contains("ember runs again"),
+        "{text}"
+    );
+    assert_eq!(house.state()["profile"]["model"], "ember");
+    assert_eq!(house.api("GET", "/api/settings", Value::Null).json()["profile"]["model"], "ember");
+    assert_eq!(house.chat(4, false).status, 200);
+}
+
+#[test]
+fn sampling_and_scheduling_of_the_profile_reach_the_engine() {
+    let plot = Plot::new();
+    let house = plot.up(&[]);
+    let profile =
+        json!({ "model": "ember", "max_waiting": 1, "chunk": 64, "sampling": { "temperature": 0 } });
+    assert_eq!(house.api("POST", "/api/engine/start", json!({ "profile": profile })).status, 202);
+    house.wait_for("serving");
+    // Without a temperature in the request, the profile's: greedy, so two answers are the same.
+    let ask = || {
+        let messages = json!([{ "role": "user", "content": "Tell me a story." }]);
+        house
+            .post("/v1/chat/completions", json!({ "model": "ember", "messages": messages, "max_tokens": 24 }))
+            .json()["choices"][0]["message"]
+            .clone()
+    };
+    assert_eq!(ask(), ask());
+    let bad = json!({ "profile": { "model": "ember", "sampling": { "temperature": 3 } } });
+    let refused = house.api("POST", "/api/engine/start", bad);
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &json!("bad_setting")));
+}
