@@ -23,12 +23,18 @@ fn error_of(event: &str) -> Value {
     serde_json::from_str::<Value>(event).unwrap_or_else(|_| panic!("{event} is not JSON"))["error"].clone()
 }
 
-/// The finished requests, once there are `n`.
+/// The finished requests, once there are `n`; what was refused before any work is not among them.
 fn requests(house: &House<'_>, n: usize) -> Vec<Value> {
+    rows(house, n, |row| row["finish"] != "refused")
+}
+
+/// The rows of the history that are wanted, once there are `n`.
+fn rows(house: &House<'_>, n: usize, wanted: fn(&Value) -> bool) -> Vec<Value> {
     let start = Instant::now();
     loop {
         let rows = house.api("GET", "/api/requests?limit=100", Value::Null).json();
-        let rows = rows.as_array().expect("a list").clone();
+        let mut rows = rows.as_array().expect("a list").clone();
+        rows.retain(wanted);
         if rows.len() >= n {
             return rows;
         }
@@ -85,7 +91,7 @@ fn a_request_that_is_refused_is_a_row_in_the_history_with_its_code() {
     assert_eq!(house.post("/v1/completions", json!({ "model": "ember", "prompt": [] })).status, 400);
     assert_eq!(house.post("/v1/chat/completions", chat("ember", 1 << 30)).status, 400);
     assert_eq!(house.post("/v1/chat/completions", chat("ember", 2)).status, 200);
-    let mut rows = requests(&house, 6);
+    let mut rows = rows(&house, 6, |_| true);
     rows.reverse();
     let codes: Vec<&str> = rows.iter().map(|row| row["error_code"].as_str().unwrap_or("none")).collect();
     let (refused, answered) = codes.split_at(5);

@@ -184,6 +184,8 @@ impl Keeper {
     ) {
         let mut tick = interval(PACE);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whoever gave an order is told once the list shows what came of it.
+        let mut owed: Option<(oneshot::Sender<bool>, bool)> = None;
         loop {
             self.begin();
             let pictures = self.pictures();
@@ -195,11 +197,13 @@ impl Keeper {
                 }
                 changed
             });
+            if let Some((tell, done)) = owed.take() {
+                let _ = tell.send(done);
+            }
             tokio::select! {
                 order = inbox.recv() => match order {
                     Some((order, tell)) => {
-                        let done = self.obey(order).await;
-                        let _ = tell.send(done);
+                        owed = Some((tell, self.obey(order).await));
                     }
                     None => return self.stop().await,
                 },
