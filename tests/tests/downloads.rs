@@ -68,7 +68,7 @@ fn weights() -> u64 {
     fs::metadata(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../src-tauri/assets/ember/model/model.safetensors"),
     )
-    .unwrap()
+    .expect("Ember lies in the repository")
     .len()
 }
 
