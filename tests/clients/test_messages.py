@@ -18,7 +18,7 @@ def claude(server):
 
 
 def test_a_message_has_its_text_its_usage_and_its_reason(claude, client, model):
-    message = claude.messages.create(model=model, max_tokens=64, temperature=0, messages=QUESTION)
+    message = claude.messages.create(model=model, max_tokens=64, extra_body={"temperature": 0}, messages=QUESTION)
     assert message.stop_reason == "end_turn" and message.role == "assistant"
     chat = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=64)
     assert message.content[0].text == chat.choices[0].message.content
@@ -31,7 +31,7 @@ def test_a_message_has_its_text_its_usage_and_its_reason(claude, client, model):
 
 
 def test_the_events_of_a_stream_add_up_to_the_message(claude, model):
-    options = {"model": model, "max_tokens": 64, "temperature": 0, "messages": QUESTION, "system": "Be brief."}
+    options = {"model": model, "max_tokens": 64, "extra_body": {"temperature": 0}, "messages": QUESTION, "system": "Be brief."}
     whole = claude.messages.create(**options)
     with claude.messages.stream(**options) as stream:
         text = "".join(stream.text_stream)
@@ -50,7 +50,7 @@ def test_thoughts_are_a_block_of_their_own(claude, model):
 
 
 def test_a_tool_is_used_and_its_result_goes_back(claude, model):
-    options = {"model": model, "max_tokens": 200, "tools": [TOOL], "temperature": 0}
+    options = {"model": model, "max_tokens": 200, "tools": [TOOL], "extra_body": {"temperature": 0}}
     choice = {"type": "any", "disable_parallel_tool_use": True}
     with claude.messages.stream(messages=QUESTION, tool_choice=choice, **options) as stream:
         message = stream.get_final_message()
@@ -66,9 +66,9 @@ def test_a_tool_is_used_and_its_result_goes_back(claude, model):
 
 
 def test_stop_sequences_end_the_message(claude, model):
-    whole = claude.messages.create(model=model, max_tokens=64, temperature=0, messages=QUESTION).content[0].text
+    whole = claude.messages.create(model=model, max_tokens=64, extra_body={"temperature": 0}, messages=QUESTION).content[0].text
     stop = whole.split()[2]
-    cut = claude.messages.create(model=model, max_tokens=64, temperature=0, messages=QUESTION, stop_sequences=[stop])
+    cut = claude.messages.create(model=model, max_tokens=64, extra_body={"temperature": 0}, messages=QUESTION, stop_sequences=[stop])
     assert cut.content[0].text == whole.split(stop)[0]
 
 
@@ -80,4 +80,4 @@ def test_refusals_have_the_shape_that_the_package_knows(claude, model):
         claude.messages.create(model=model, max_tokens=10**9, messages=QUESTION)
     assert error.value.body["error"]["message"].startswith("prompt is too long")
     with pytest.raises(anthropic.BadRequestError):
-        claude.messages.create(model=model, max_tokens=5, messages=QUESTION, temperature=9)
+        claude.messages.create(model=model, max_tokens=5, messages=QUESTION, extra_body={"temperature": 9})

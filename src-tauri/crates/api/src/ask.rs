@@ -54,7 +54,9 @@ pub async fn ask(
     let mut offered = tools.values().to_vec();
     let seam = seam::cut(served.tokenizer.specials(), messages.iter_mut().chain(&mut offered));
     let rendered = render(app.template()?, &messages, &offered, &arguments)?;
-    let constraint = match grammar(&tools, choice, single, form, rendered.thinking)? {
+    let form = grammar(&tools, choice, single, form, rendered.thinking)?;
+    let formed = form.as_ref().is_some_and(|(_, begin)| *begin == Begin::AtOnce);
+    let constraint = match form {
         Some((form, begin)) => Some(app.compile(form, begin).await?),
         None => None,
     };
@@ -63,7 +65,10 @@ pub async fn ask(
     let request = Request { id, kind, prompt, constraint, ..generation.request() };
     let answers = Answers::submit(app.engine(), &[request], generation.n)?;
     let tools = (!tools.is_empty()).then_some(tools);
-    let splitter = || Splitter::new(rendered.thinking, tools.clone(), single);
+    let splitter = || {
+        let splitter = Splitter::new(rendered.thinking, tools.clone(), single);
+        if formed { splitter.without_reasoning() } else { splitter }
+    };
     let splitters = std::iter::repeat_with(splitter).take(answers.choices()).collect();
     Ok(Asked { answers, splitters, prompt_tokens })
 }

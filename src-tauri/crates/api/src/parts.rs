@@ -76,6 +76,12 @@ impl Splitter {
         }
     }
 
+    /// For an answer whose form holds from its first character: `<think>` there is text like any other.
+    pub fn without_reasoning(mut self) -> Splitter {
+        self.first = false;
+        self
+    }
+
     /// True while what comes is reasoning.
     pub fn in_reasoning(&self) -> bool {
         matches!(self.state, State::Reasoning)
@@ -428,6 +434,14 @@ mod tests {
         splitter.push("<tool_call>\n<function=add>\n<parameter=note>\nfirst line\n");
         let parts = splitter.push("second </param");
         assert_eq!(parts, [Part::Arguments { index: 0, text: "\\nsecond ".into() }]);
+    }
+
+    #[test]
+    fn an_answer_of_a_form_may_look_like_the_beginning_of_reasoning() {
+        let mut splitter = Splitter::new(false, None, false).without_reasoning();
+        let mut parts = splitter.push("<think>");
+        parts.extend(splitter.finish());
+        assert_eq!(parts, [Part::Text("<think>".into())]);
     }
 
     #[test]
