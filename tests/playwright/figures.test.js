@@ -68,8 +68,8 @@ test("tokens are counted as the engine counted them, and cost what the prices sa
 });
 
 test("the sums and the charts outlive the appliance", async () => {
-  const before = await hearth.api("usage?hours=24");
-  assert.ok(before.loaded_s > 0, "time with a model loaded is counted");
+  let before;
+  await until("time with a model loaded to be counted", async () => (before = await hearth.api("usage?hours=24")).loaded_s > 0);
   await hearth.end();
   await hearth.up();
   const after = await hearth.api("usage?hours=24");
@@ -87,7 +87,8 @@ test("every line of the chart can be chosen, and a reading that never came is a 
   }
   await page.getByRole("group", { name: "Second line" }).getByRole("button", { name: "Memory" }).click();
   await until("memory in use", async () => /memory in use\s*[1-9]/.test(await page.locator(".key").textContent()));
-  for (const span of ["15 min", "24 h", "1 min"]) await page.getByRole("button", { name: span, exact: true }).click();
+  const spans = page.getByRole("group", { name: "Span of the charts" });
+  for (const span of ["15 min", "24 h", "1 min"]) await spans.getByRole("button", { name: span, exact: true }).click();
 });
 
 test("a price below zero is refused by the program too", async () => {
