@@ -70,7 +70,7 @@ test("before a byte of the weights: what it is, that it fits, and how fast it ca
   await dialog.getByText("apache-2.0").waitFor();
   await dialog.getByText("ccccccccccc").waitFor();
   await until("a ceiling or the reason why there is none", async () =>
-    /at most [\d.,  ]+ tok\/s.*estimated: .*GB\/s measured here ÷ .* read per token|Speed unknown/s.test(await dialog.textContent()),
+    /at most [\d.,\s]+ tok\/s.*estimated: .*GB\/s measured here ÷ .* read per token|Speed unknown/s.test(await dialog.textContent()),
   );
   const needed = async () => /([\d.]+ [KMG]iB) of/.exec((await dialog.textContent()).replaceAll("\u00a0", " "))[1];
   const before = await needed();
