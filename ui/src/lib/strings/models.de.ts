@@ -1,8 +1,8 @@
-// The words of the page Models in German. Part of strings.de.ts.
-import type { modelStrings } from "./strings-models";
-import type { Translation } from "./strings";
+// The words of the page Models, in German.
+import type { models } from "./models";
+import type { Translation } from "./translation";
 
-export const germanModels: Translation<typeof modelStrings> = {
+export const modelsGerman: Translation<typeof models> = {
   title: "Modelle",
   from: (host) => `Modelle kommen von ${host}, und nur, wenn man eines verlangt.`,
   place: (folder, free) => `${folder} · ${free} frei`,

@@ -1,6 +1,6 @@
-// The words of the page Models. Part of strings.ts, which is where components read them.
+// The words of the page Models.
 
-export const modelStrings = {
+export const models = {
   title: "Models",
   from: (host: string) => `Models come from ${host}, and only when you ask for one.`,
   place: (folder: string, free: string) => `${folder} · ${free} free`,
