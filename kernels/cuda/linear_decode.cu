@@ -8,8 +8,7 @@
 // a unit. A row's sum has one order whatever t: within a tile the tensor core's, then tiles in order, then warps in order.
 #include "activation.cuh"
 #include "gdn.cuh"
-
-enum Epilogue : u32 { STORE = 0, ADD = 1, SWIGLU = 2 };
+#include "linear.cuh"
 
 struct LinearJob {
     Matrix w;

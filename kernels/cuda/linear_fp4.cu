@@ -1,10 +1,9 @@
-// Products of many rows with NVFP4 weights on FP4 tensor cores: linear_prefill.cu's blocks, warps and epilogues, with rows
-// that fp4_quantise rounded and tiles turned into the mma's operand in registers. One stage of x is four tiles wide.
+// Products of many rows with NVFP4 weights on FP4 tensor cores: linear_prefill.cu's, with rows that fp4_quantise rounded and
+// tiles turned into the mma's operand in registers. One stage of x is four tiles wide.
 #include "fp4.cuh"
+#include "linear_prefill.cuh"
 
 #if HEARTH_HAS_NVF4
-
-enum Epilogue : u32 { STORE = 0, ADD = 1, SWIGLU = 2 };
 
 struct LinearFp4 {
     Matrix w;
@@ -14,12 +13,6 @@ struct LinearFp4 {
     u32 stride, epilogue, t, groups;
 };
 static_assert(sizeof(LinearFp4) == 88, "as in linear_fp4.rs");
-
-constexpr int THREADS = 256;
-constexpr int FEATURE_TILES = 8; // of a block
-constexpr int WARP_TILES = 2;    // of a warp
-constexpr int STAGES = 3;
-constexpr u32 TOGETHER = 8; // blocks that share their features run side by side
 
 // Copies a group of the block's rows. In shared memory rows lie as in global memory, FP4_GROUP bytes apart, at which the
 // eight lanes that read 16 bytes at a time meet all banks.
@@ -33,24 +26,12 @@ template <int ROWS> FP4_FN void copy_group(const LinearFp4& args, u8* stage, u32
     }
 }
 
-// One finished sum.
-FP4_FN void write_one(const LinearFp4& args, u32 row, u32 column, float value) {
-    float* out = args.out + u64(row) * args.stride + column;
-    *out = args.epilogue == ADD ? *out + value : value;
-}
-
 template <int ROWS> FP4_FN void multiply(const LinearFp4& args, u8* shared) {
     constexpr int GROUPS = ROWS / 16; // of eight rows, of a warp
     pdl_launch();
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
     const u32 k_tiles = args.w.k_tiles, row_tiles = args.w.row_tiles;
-    const u32 row_blocks = (args.t + ROWS - 1) / ROWS, feature_blocks = (row_tiles + FEATURE_TILES - 1) / FEATURE_TILES;
-
-    // TOGETHER blocks of rows go through all features before the next ones do.
-    const u32 band = blockIdx.x / (TOGETHER * feature_blocks), band_rows = min(TOGETHER, row_blocks - band * TOGETHER);
-    const u32 in_band = blockIdx.x - band * TOGETHER * feature_blocks;
-    const u32 first_row = (band * TOGETHER + in_band % band_rows) * ROWS;
-    const u32 first_tile = in_band / band_rows * FEATURE_TILES + warp / 2 * WARP_TILES;
+    const Corner at = corner_of<ROWS>(args.w, args.t, warp);
 
     const u8* tiles[WARP_TILES];
     Fp4Raw next[2][WARP_TILES];
@@ -67,14 +48,14 @@ template <int ROWS> FP4_FN void multiply(const LinearFp4& args, u8* shared) {
     };
 #pragma unroll
     for (int m = 0; m < WARP_TILES; m++) {
-        const u32 tile = min(first_tile + m, row_tiles - 1);
+        const u32 tile = min(at.tile + m, row_tiles - 1);
         tiles[m] = reinterpret_cast<const u8*>(args.w.tiles) + u64(tile) * k_tiles * Tile<NVFP4>::BYTES;
     }
     fetch(0);
     pdl_wait();
 #pragma unroll
     for (u32 s = 0; s < STAGES - 1; s++) {
-        if (s < args.groups) copy_group<ROWS>(args, shared + s * ROWS * FP4_GROUP, first_row, s);
+        if (s < args.groups) copy_group<ROWS>(args, shared + s * ROWS * FP4_GROUP, at.row, s);
         cp_async_commit();
     }
 
@@ -85,7 +66,7 @@ template <int ROWS> FP4_FN void multiply(const LinearFp4& args, u8* shared) {
     for (u32 group = 0; group < args.groups; group++) {
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-        if (group + STAGES - 1 < args.groups) copy_group<ROWS>(args, shared + into * ROWS * FP4_GROUP, first_row, group + STAGES - 1);
+        if (group + STAGES - 1 < args.groups) copy_group<ROWS>(args, shared + into * ROWS * FP4_GROUP, at.row, group + STAGES - 1);
         cp_async_commit();
         const u8* x = shared + stage * ROWS * FP4_GROUP + mine;
 #pragma unroll
@@ -117,32 +98,10 @@ template <int ROWS> FP4_FN void multiply(const LinearFp4& args, u8* shared) {
         into = into + 1 == STAGES ? 0 : into + 1;
     }
 
-    const bool paired = args.w.paired != 0;
-    const u32 inter = args.w.rows / 2, end = paired ? inter : args.w.rows;
+    float2 most[WARP_TILES];
 #pragma unroll
-    for (int m = 0; m < WARP_TILES; m++) {
-        const u32 tile = first_tile + m;
-        if (tile >= row_tiles) break;
-        const float* row_scales = reinterpret_cast<const float*>(args.w.row_scales) + 16 * tile + g;
-        const float low_scale = row_scales[0], high_scale = row_scales[8];
-        const u32 feature = paired ? 8 * tile + g : 16 * tile + g;
-#pragma unroll
-        for (int n = 0; n < GROUPS; n++) {
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const u32 row = first_row + warp % 2 * (ROWS / 2) + 8 * n + 2 * c + j;
-                if (row >= args.t) continue;
-                const float of_row = args.undo[row];
-                const float low = acc[m][n][j] * (low_scale * of_row), high = acc[m][n][2 + j] * (high_scale * of_row);
-                if (args.epilogue == SWIGLU) {
-                    if (feature < inter) write_one(args, row, feature, low / (1.0f + expf(-low)) * high);
-                    continue;
-                }
-                if (feature < end) write_one(args, row, feature, low);
-                if (paired ? feature < end : feature + 8 < end) write_one(args, row, feature + (paired ? inter : 8), high);
-            }
-        }
-    }
+    for (int m = 0; m < WARP_TILES; m++) most[m] = make_float2(1, 1);
+    write_sums<ROWS>({args.out, args.undo, args.stride, args.epilogue, args.t}, args.w, at, acc, most);
 }
 
 KERNEL(linear_fp4_64, THREADS, 2, LinearFp4) {

@@ -1,15 +1,10 @@
 // Products of many rows with packed weights on tensor cores. x is rounded once to f16 (bf16 for bf16 weights); weights become
 // 16-bit fragments in registers, from the same tiles that decode reads; sums are f32.
 //
-// A block makes 128 features x ROWS rows. Of its 8 warps four stand along the features, two row tiles each, and two along the
-// rows. Along the columns it goes tile by tile (64): three of x lie in shared memory, copied asynchronously; the next weights
+// Along the columns a block goes tile by tile (64): three of x lie in shared memory, copied asynchronously; the next weights
 // are on their way to registers while these are multiplied. A row of x in shared memory has 144 bytes: the eight lanes that
 // read 16 bytes at a time then meet all banks.
-#include "tile.cuh"
-
-#define PREFILL_FN static __device__ __forceinline__
-
-enum Epilogue : u32 { STORE = 0, ADD = 1, SWIGLU = 2 };
+#include "linear_prefill.cuh"
 
 // ---- Rounding of x ---------------------------------------------------------------------------------------------------
 
@@ -23,10 +18,8 @@ struct RoundArgs {
 };
 static_assert(sizeof(RoundArgs) == 48, "as in linear_prefill.rs");
 
-constexpr int THREADS = 256;
-
 // A row per block. f16: times the power of two that brings its largest number into [2^13, 2^14).
-template <bool BFLOAT> PREFILL_FN void round_row(const RoundArgs& args, float* shared) {
+template <bool BFLOAT> LINEAR_FN void round_row(const RoundArgs& args, float* shared) {
     pdl_launch();
     pdl_wait();
     const float* x = reinterpret_cast<const float*>(args.x) + static_cast<u64>(blockIdx.x) * args.cols;
@@ -92,14 +85,10 @@ struct PrefillArgs {
 };
 static_assert(sizeof(PrefillArgs) == 88, "as in linear_prefill.rs");
 
-constexpr int FEATURE_TILES = 8; // of a block
-constexpr int WARP_TILES = 2;    // of a warp
-constexpr int STAGES = 3;
 constexpr u32 ROW_BYTES = 144; // of x in shared memory
-constexpr u32 TOGETHER = 8;    // blocks that share their features run side by side
 
 // Copies tile `kt` of the block's rows of x.
-template <int ROWS> PREFILL_FN void copy_x(const PrefillArgs& args, u8* stage, u32 first_row, u32 kt) {
+template <int ROWS> LINEAR_FN void copy_x(const PrefillArgs& args, u8* stage, u32 first_row, u32 kt) {
     const u32 row_bytes = args.w.k_tiles * 128;
     const u8* x = reinterpret_cast<const u8*>(args.x) + kt * 128;
 #pragma unroll
@@ -111,14 +100,8 @@ template <int ROWS> PREFILL_FN void copy_x(const PrefillArgs& args, u8* stage, u
     }
 }
 
-// One finished sum. `feature`: the row of the weight; of a paired one, the row of gate or up.
-PREFILL_FN void write_one(const PrefillArgs& args, u32 row, u32 column, float value) {
-    float* out = reinterpret_cast<float*>(args.out) + static_cast<u64>(row) * args.stride + column;
-    *out = args.epilogue == ADD ? *out + value : value;
-}
-
 // Largest block scale of the eight rows of each half of a row tile: what their ratios are taken to.
-PREFILL_FN float2 largest_scale(const float* scales, u32 blocks) {
+LINEAR_FN float2 largest_scale(const float* scales, u32 blocks) {
     float2 most = make_float2(0, 0);
     for (u32 b = 0; b < blocks; b++) {
         most.x = fmaxf(most.x, fabsf(scales[2 * b]));
@@ -127,25 +110,19 @@ PREFILL_FN float2 largest_scale(const float* scales, u32 blocks) {
     return most;
 }
 
-PREFILL_FN u32 ratio_pair(float scale, float most) {
+LINEAR_FN u32 ratio_pair(float scale, float most) {
     const float ratio = most > 0 ? scale / most : 0.0f;
     return f32x2_to_f16x2(ratio, ratio);
 }
 
 // SCALED: the weight has block scales. Their ratios to the largest of the row tile go into the f16 fragments.
-template <u32 FMT, int ROWS, bool SCALED> PREFILL_FN void prefill(const PrefillArgs& args, u8* shared) {
+template <u32 FMT, int ROWS, bool SCALED> LINEAR_FN void prefill(const PrefillArgs& args, u8* shared) {
     using T = Tile<FMT>;
     constexpr int GROUPS = ROWS / 16; // of eight rows, of a warp
     pdl_launch();
     const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
     const u32 k_tiles = args.w.k_tiles, row_tiles = args.w.row_tiles;
-    const u32 row_blocks = (args.t + ROWS - 1) / ROWS, feature_blocks = (row_tiles + FEATURE_TILES - 1) / FEATURE_TILES;
-
-    // TOGETHER blocks of rows go through all features before the next ones do.
-    const u32 band = blockIdx.x / (TOGETHER * feature_blocks), band_rows = min(TOGETHER, row_blocks - band * TOGETHER);
-    const u32 in_band = blockIdx.x - band * TOGETHER * feature_blocks;
-    const u32 first_row = (band * TOGETHER + in_band % band_rows) * ROWS;
-    const u32 first_tile = in_band / band_rows * FEATURE_TILES + warp / 2 * WARP_TILES;
+    const Corner at = corner_of<ROWS>(args.w, args.t, warp);
 
     const u8* tiles[WARP_TILES];
     const float* scales[WARP_TILES];
@@ -154,9 +131,10 @@ template <u32 FMT, int ROWS, bool SCALED> PREFILL_FN void prefill(const PrefillA
     const u32 blocks = (args.w.cols + 127) / 128;
 #pragma unroll
     for (int m = 0; m < WARP_TILES; m++) {
-        const u32 tile = min(first_tile + m, row_tiles - 1);
+        const u32 tile = min(at.tile + m, row_tiles - 1);
         tiles[m] = reinterpret_cast<const u8*>(args.w.tiles) + static_cast<u64>(tile) * k_tiles * T::BYTES;
         T::template load<false>(next[m], tiles[m], lane);
+        most[m] = make_float2(1, 1);
         if constexpr (SCALED) {
             scales[m] = reinterpret_cast<const float*>(args.w.block_scales) + static_cast<u64>(tile) * blocks * 2;
             most[m] = largest_scale(scales[m], blocks);
@@ -165,7 +143,7 @@ template <u32 FMT, int ROWS, bool SCALED> PREFILL_FN void prefill(const PrefillA
     pdl_wait();
 #pragma unroll
     for (int s = 0; s < STAGES - 1; s++) {
-        if (s < static_cast<int>(k_tiles)) copy_x<ROWS>(args, shared + s * ROWS * ROW_BYTES, first_row, s);
+        if (s < static_cast<int>(k_tiles)) copy_x<ROWS>(args, shared + s * ROWS * ROW_BYTES, at.row, s);
         cp_async_commit();
     }
 
@@ -176,7 +154,7 @@ template <u32 FMT, int ROWS, bool SCALED> PREFILL_FN void prefill(const PrefillA
     for (u32 kt = 0; kt < k_tiles; kt++) {
         cp_async_wait<STAGES - 2>();
         __syncthreads();
-        if (kt + STAGES - 1 < k_tiles) copy_x<ROWS>(args, shared + into * ROWS * ROW_BYTES, first_row, kt + STAGES - 1);
+        if (kt + STAGES - 1 < k_tiles) copy_x<ROWS>(args, shared + into * ROWS * ROW_BYTES, at.row, kt + STAGES - 1);
         cp_async_commit();
         typename T::Raw raw[WARP_TILES];
         u32 ratio[WARP_TILES][2];
@@ -226,37 +204,8 @@ template <u32 FMT, int ROWS, bool SCALED> PREFILL_FN void prefill(const PrefillA
         into = into + 1 == STAGES ? 0 : into + 1;
     }
 
-    const float* undo = reinterpret_cast<const float*>(args.undo);
-    const bool paired = args.w.paired != 0;
-    const u32 inter = args.w.rows / 2, end = paired ? inter : args.w.rows;
-#pragma unroll
-    for (int m = 0; m < WARP_TILES; m++) {
-        const u32 tile = first_tile + m;
-        if (tile >= row_tiles) break;
-        const float* row_scales = reinterpret_cast<const float*>(args.w.row_scales) + 16 * tile + g;
-        float low_scale = row_scales[0], high_scale = row_scales[8];
-        if constexpr (SCALED) {
-            low_scale *= most[m].x;
-            high_scale *= most[m].y;
-        }
-        const u32 feature = paired ? 8 * tile + g : 16 * tile + g;
-#pragma unroll
-        for (int n = 0; n < GROUPS; n++) {
-#pragma unroll
-            for (int j = 0; j < 2; j++) {
-                const u32 row = first_row + warp % 2 * (ROWS / 2) + 8 * n + 2 * c + j;
-                if (row >= args.t) continue;
-                const float of_row = undo[row];
-                const float low = acc[m][n][j] * (low_scale * of_row), high = acc[m][n][2 + j] * (high_scale * of_row);
-                if (args.epilogue == SWIGLU) {
-                    if (feature < inter) write_one(args, row, feature, low / (1.0f + expf(-low)) * high);
-                    continue;
-                }
-                if (feature < end) write_one(args, row, feature, low);
-                if (paired ? feature < end : feature + 8 < end) write_one(args, row, feature + (paired ? inter : 8), high);
-            }
-        }
-    }
+    const Output to = {reinterpret_cast<float*>(args.out), reinterpret_cast<const float*>(args.undo), args.stride, args.epilogue, args.t};
+    write_sums<ROWS>(to, args.w, at, acc, most);
 }
 
 #define LINEAR_PREFILL(name, format, scaled)                                                                           \

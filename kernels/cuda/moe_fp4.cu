@@ -5,7 +5,6 @@
 
 #if HEARTH_HAS_NVF4
 
-static constexpr u32 PRODUCT_WARPS = 8;
 static constexpr u32 ROW_TILES = 2; // of a warp
 static constexpr u32 STAGES = 3;
 static constexpr u32 STAGE_BYTES = GROUP * FP4_GROUP;
@@ -107,31 +106,7 @@ template <bool SWIGLU> MOE_FN void product(const MoeFp4& args) {
         }
     }
 
-#pragma unroll
-    for (u32 r = 0; r < ROW_TILES; r++) {
-        const u32 tile = first_tile + r;
-        const bool live = tile < m.row_tiles;
-        const float* scales = reinterpret_cast<const float*>(m.row_scales) + 16 * u64(tile);
-        const float low = live ? scales[g] : 0, high = live ? scales[g + 8] : 0;
-#pragma unroll
-        for (u32 i = 0; i < GROUP / 8; i++) {
-#pragma unroll
-            for (u32 j = 0; j < 2; j++) {
-                const u32 token = 8 * i + 2 * c + j;
-                if (token >= n) continue;
-                float* out = args.out + u64(pairs[token]) * args.out_stride;
-                const float first = sum[r][i][j] * (low * undo[token]), second = sum[r][i][2 + j] * (high * undo[token]);
-                if constexpr (SWIGLU) {
-                    const u32 column = 8 * tile + g;
-                    if (column < args.out_stride) out[column] = live && column < m.rows / 2 ? silu(first) * second : 0.0f;
-                } else {
-                    const u32 column = 16 * tile + g;
-                    if (live && column < args.out_stride) out[column] = first;
-                    if (live && column + 8 < args.out_stride) out[column + 8] = second;
-                }
-            }
-        }
-    }
+    write_sums<ROW_TILES, SWIGLU>(m, first_tile, sum, n, pairs, undo, args.out, args.out_stride, lane);
 }
 
 KERNEL(moe_fp4_gate_up, 256, 2, MoeFp4) { product<true>(args); }

@@ -1,8 +1,6 @@
 // The grouped product of prefill.
 #include "moe_prefill.cuh"
 
-static constexpr u32 PRODUCT_WARPS = 8;
-
 // Tiles of x in shared memory: three on their way, one in use.
 static constexpr u32 STAGES = 4;
 static constexpr u32 STAGE_BYTES = GROUP * 128;
@@ -138,32 +136,7 @@ template <u32 FMT, u32 AHEAD, bool SWIGLU> MOE_FN void product(const MoeProduct&
         }
     }
 
-    const u32 g = static_cast<u32>(lane >> 2), c = static_cast<u32>(lane & 3);
-#pragma unroll
-    for (u32 r = 0; r < RT; r++) {
-        const u32 tile = first_tile + r;
-        const bool live = tile < m.row_tiles;
-        const float* scales = reinterpret_cast<const float*>(m.row_scales) + 16 * u64(tile);
-        const float low = live ? scales[g] : 0, high = live ? scales[g + 8] : 0;
-#pragma unroll
-        for (u32 i = 0; i < GROUP / 8; i++) {
-#pragma unroll
-            for (u32 j = 0; j < 2; j++) {
-                const u32 token = 8 * i + 2 * c + j;
-                if (token >= n) continue;
-                float* out = args.out + u64(pairs[token]) * args.out_stride;
-                const float first = sum[r][i][j] * (low * undo[token]), second = sum[r][i][2 + j] * (high * undo[token]);
-                if constexpr (SWIGLU) {
-                    const u32 column = 8 * tile + g;
-                    if (column < args.out_stride) out[column] = live && column < m.rows / 2 ? silu(first) * second : 0.0f;
-                } else {
-                    const u32 column = 16 * tile + g;
-                    if (live && column < args.out_stride) out[column] = first;
-                    if (live && column + 8 < args.out_stride) out[column + 8] = second;
-                }
-            }
-        }
-    }
+    write_sums<RT, SWIGLU>(m, first_tile, sum, n, pairs, undo, args.out, args.out_stride, lane);
 }
 
 KERNEL(moe_prefill_gate_up_nvfp4, 256, 2, MoeProduct) { product<NVFP4, 2, true>(args); }

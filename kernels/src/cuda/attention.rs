@@ -66,7 +66,7 @@ struct GeneralArgs {
 unsafe impl Args for GeneralArgs {}
 const _: () = assert!(size_of::<GeneralArgs>() == 72);
 
-/// `struct AttendDecode` in attend_decode.cu.
+/// `struct AttendDecode` in attend_merge.cuh.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct DecodeArgs {
