@@ -20,7 +20,8 @@ pub(super) struct Cubin {
     pub kernels: &'static [&'static str],
 }
 
-/// An ELF file is a file of structs: it lies as one would.
+/// An ELF file is a file of structs: it lies as one would. A build without nvcc has none.
+#[allow(dead_code)]
 #[repr(C, align(64))]
 struct Aligned<T>(T);
 
