@@ -106,8 +106,8 @@ async function openai(request: IncomingMessage, response: ServerResponse, url: U
     response.setHeader("content-type", "application/json");
     return void response.end(JSON.stringify({ object: "list", data: [{ id: "ember", object: "model" }] }));
   }
-  const asked = JSON.parse(await body(request)) as { messages: { content: string }[] };
-  const question = asked.messages.at(-1)?.content ?? "";
+  const asked = JSON.parse(await body(request)) as { messages?: { content: string }[] };
+  const question = asked.messages?.at(-1)?.content ?? "";
   if (/too long/.test(question)) {
     response.writeHead(400, { "content-type": "application/json" });
     const message = "This model's maximum context length is 4096 tokens. However, your messages resulted in 5097 tokens.";

@@ -51,8 +51,10 @@ describe("numbers keep a steady shape", () => {
     expect(plain(f.countdown(2.1))).toBe("3 s");
     expect(plain(f.countdown(-4))).toBe("0 s");
   });
-  test("context is in K when it is a multiple of 1024", () => {
+  test("context is in K when it is a multiple of 1024, and in M", () => {
     expect(f.contextLength(131072)).toBe("128K");
+    expect(f.contextLength(1048576)).toBe("1M");
+    expect(plain(f.contextLength(1048576 + 1024))).toBe("1 025K");
     expect(plain(f.contextLength(4000))).toBe("4 000");
   });
 });

@@ -119,8 +119,9 @@ export function when(unixMs: Known, nowMs = Date.now(), language = "en"): string
   return new Intl.DateTimeFormat(language, { day: "numeric", month: "short", ...year }).format(date);
 }
 
-/** Tokens of a context: 131072 -> "128K", 4000 -> "4 000". */
+/** Tokens of a context: 131072 -> "128K", 1048576 -> "1M", 4000 -> "4 000". */
 export function contextLength(tokens: Known): string {
   if (!known(tokens)) return DASH;
+  if (tokens >= 2 ** 20 && tokens % 2 ** 20 === 0) return `${tokens / 2 ** 20}M`;
   return tokens >= 1024 && tokens % 1024 === 0 ? `${group(String(tokens / 1024))}K` : count(tokens);
 }

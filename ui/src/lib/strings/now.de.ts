@@ -79,7 +79,7 @@ export const nowGerman: Translation<typeof now> = {
   },
 
   drafts: {
-    title: "Entwürfe behalten",
+    title: "Entwürfe",
     depth: (depth) => (depth === "auto" ? "Tiefe auto" : `Tiefe ${depth}`),
     explain: "Das Modell entwirft Tokens im Voraus und prüft sie alle in einem Schritt. Jeder Balken ist der Anteil der Runden, in denen der erste, zweite, … Entwurf stimmte; eins mehr als ihre Summe sind die Tokens je Runde.",
     perRound: (rate) => `${rate} Tokens je Runde`,
