@@ -10,7 +10,9 @@ use hearth_kernels::{Fp8Scales, Nvfp4Global, PackedWeight, Values};
 use serde_json::Value;
 
 use crate::files::{Files, ShardBytes};
-use crate::linear::{Global, dense_format, shape};
+use crate::gguf::{self, Gguf, Import};
+use crate::linear::{Global, dense_format};
+use crate::matrix::{Converted, Matrix};
 use crate::outline::{Outline, TensorOutline};
 use crate::{CheckpointError, Dtype, LinearFormat, QuantConfig, Result, builtin, json};
 
@@ -35,7 +37,7 @@ pub struct Checkpoint {
 }
 
 /// One stored tensor with its bytes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TensorView<'a> {
     /// Name in the checkpoint.
     pub name: &'a str,
@@ -44,7 +46,7 @@ pub struct TensorView<'a> {
     /// Dimensions, outermost first.
     pub shape: &'a [usize],
     /// The elements, little-endian, row-major. Not aligned.
-    pub bytes: &'a [u8],
+    pub bytes: Cow<'a, [u8]>,
     /// Path of its file.
     pub file: &'a str,
 }
@@ -62,15 +64,31 @@ impl Checkpoint {
 
     fn from_files(files: Files, name: String) -> Result<Checkpoint> {
         let (outline, bytes) = Outline::assemble(&files, true)?;
+        let paths = match &files {
+            Files::Folder(_) => outline.files.iter().map(|file| Path::new(file).into()).collect(),
+            Files::Embedded(_) | Files::Made(..) => Vec::new(),
+        };
+        Self::assembled(name, files, outline, bytes, paths)
+    }
+
+    /// A GGUF file, or a set of them, that a family has told apart. Data is read when it is used.
+    pub fn from_gguf(path: &Path, gguf: Gguf, import: Import) -> Result<Checkpoint> {
+        let gguf::Opened { outline, bytes, paths, files } = gguf.opened(import)?;
+        Self::assembled(gguf::model_name(path), files, outline, bytes, paths)
+    }
+
+    fn assembled(
+        name: String,
+        files: Files,
+        outline: Outline,
+        bytes: Vec<ShardBytes>,
+        paths: Vec<Arc<Path>>,
+    ) -> Result<Checkpoint> {
         let tokenizer_config: Option<Value> =
             json::read(&files, "tokenizer_config.json", json::MAX_CONFIG, "a JSON object")?;
         let chat_template = match json::text(&files, "chat_template.jinja")? {
             Some(template) => Some(template),
             None => tokenizer_config.as_ref().and_then(template_in).map(str::to_owned),
-        };
-        let paths = match &files {
-            Files::Folder(_) => outline.files.iter().map(|file| Path::new(file).into()).collect(),
-            Files::Embedded(_) => Vec::new(),
         };
         Ok(Checkpoint { name, files, outline, bytes, paths, tokenizer_config, chat_template })
     }
@@ -144,62 +162,68 @@ impl Checkpoint {
         self.outline.total_bytes()
     }
 
+    /// Whether some matrices take memory of their own while they are loaded, or another size than in the file: those of a GGUF.
+    pub fn is_converted(&self) -> bool {
+        matches!(self.files, Files::Made(..))
+    }
+
     /// One tensor as it is stored. Error: `tensor_missing`.
     pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
         self.outline.tensor(name).map(|tensor| self.view(tensor))
     }
 
-    /// A bf16, f16 or f32 tensor of exactly this shape.
+    /// A bf16, f16 or f32 tensor of exactly this shape, in the model's own terms.
     pub fn dense(&self, name: &str, expected: &[usize]) -> Result<TensorView<'_>> {
-        let tensor = self.outline.tensor(name)?;
-        dense_format(tensor)?;
-        shape(tensor, expected)?;
-        Ok(self.view(tensor))
+        let tensor = self.outline.dense(name, expected)?;
+        let mut view = self.view(tensor);
+        if let Some(rows) = tensor.stored_rows() {
+            let (dtype, bytes) = rows.undone(&view.bytes);
+            (view.dtype, view.bytes) = (dtype, bytes.into());
+        }
+        Ok(view)
     }
 
-    /// The matrix of a linear layer, `rows` output and `cols` input features, packed as it is stored. `module` is the
-    /// name without `.weight`. See [`Outline::linear`] for how its format is found.
-    pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<PackedWeight<'_>> {
+    /// The matrix of a linear layer, `rows` output and `cols` input features, packed as it is stored, or converted if it is
+    /// stored in a way that no kernel reads. `module` is the name without `.weight`. See [`Outline::linear`] for how its
+    /// format is found.
+    pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<Matrix<'_>> {
         let linear = self.outline.linear(module, rows, cols)?;
-        let codes = self.view(linear.weight).bytes;
-        let scales = linear.scale.map(|tensor| self.view(tensor));
-        let values = match (linear.format, scales, linear.global) {
-            (LinearFormat::Nvfp4, Some(scales), Some(global)) => Values::Nvfp4 {
-                nibbles: codes,
-                scales: scales.bytes,
-                global: match global {
-                    Global::Divide(tensor) => Nvfp4Global::Divide(self.positive(tensor)?),
-                    Global::Multiply(tensor) => Nvfp4Global::Multiply(self.positive(tensor)?),
-                },
-            },
+        let codes = self.bytes_of(linear.weight);
+        let global = match linear.global {
+            None => None,
+            Some(Global::Divide(tensor)) => Some(Nvfp4Global::Divide(self.positive(tensor)?)),
+            Some(Global::Multiply(tensor)) => Some(Nvfp4Global::Multiply(self.positive(tensor)?)),
+        };
+        if let Some(stored) = linear.weight.stored_rows() {
+            return Ok(Matrix::Converted(Converted::of(&stored, codes, linear.format, global)));
+        }
+        let values = match (linear.format, linear.scale, global) {
+            (LinearFormat::Nvfp4, Some(scales), Some(global)) => {
+                Values::Nvfp4 { nibbles: codes, scales: self.bytes_of(scales), global }
+            }
             (LinearFormat::Fp8Tensor, Some(scales), _) => {
-                Values::Fp8 { codes, scales: Fp8Scales::Tensor(floats(scales)?[0]) }
+                Values::Fp8 { codes, scales: Fp8Scales::Tensor(floats(self.view(scales))?[0]) }
             }
             (LinearFormat::Fp8Row, Some(scales), _) => {
-                Values::Fp8 { codes, scales: Fp8Scales::Row(floats(scales)?) }
+                Values::Fp8 { codes, scales: Fp8Scales::Row(floats(self.view(scales))?) }
             }
             (LinearFormat::Fp8Block128, Some(scales), _) => {
-                Values::Fp8 { codes, scales: Fp8Scales::Block128(floats(scales)?) }
+                Values::Fp8 { codes, scales: Fp8Scales::Block128(floats(self.view(scales))?) }
             }
             (format, ..) => dense_values(format, codes),
         };
-        Ok(PackedWeight { rows, cols, values })
+        Ok(PackedWeight { rows, cols, values }.into())
     }
 
     /// Matrix `index` `[rows, cols]` of a stack `name` `[count, rows, cols]` in bf16, f16 or f32, as fused experts are
     /// stored.
-    pub fn linear_slice(
-        &self,
-        name: &str,
-        index: usize,
-        rows: usize,
-        cols: usize,
-    ) -> Result<PackedWeight<'_>> {
+    pub fn linear_slice(&self, name: &str, index: usize, rows: usize, cols: usize) -> Result<Matrix<'_>> {
         let tensor = self.outline.slice(name, index, rows, cols)?;
         let format = dense_format(tensor)?;
-        let bytes = self.view(tensor).bytes;
+        let bytes = self.bytes_of(tensor);
         let size = bytes.len() / tensor.shape[0];
-        Ok(PackedWeight { rows, cols, values: dense_values(format, &bytes[index * size..][..size]) })
+        let values = dense_values(format, &bytes[index * size..][..size]);
+        Ok(PackedWeight { rows, cols, values }.into())
     }
 
     /// Where the bytes of a tensor lie on disk; None for the built-in model. Error: `tensor_missing`.
@@ -213,17 +237,20 @@ impl Checkpoint {
     }
 
     fn view<'a>(&'a self, tensor: TensorOutline<'a>) -> TensorView<'a> {
+        let TensorOutline { name, dtype, shape, file, .. } = tensor;
+        TensorView { name, dtype, shape, bytes: Cow::Borrowed(self.bytes_of(tensor)), file }
+    }
+
+    fn bytes_of(&self, tensor: TensorOutline<'_>) -> &[u8] {
         let located = self.outline.tensors.get(tensor.name).expect("outlines of tensors come from this map");
         let (start, length) = (located.entry.start as usize, located.entry.bytes as usize);
-        let bytes = &self.bytes[located.file].as_slice()[start..][..length];
-        let TensorOutline { name, dtype, shape, file, .. } = tensor;
-        TensorView { name, dtype, shape, bytes, file }
+        &self.bytes[located.file].as_slice()[start..][..length]
     }
 
     /// The single f32 of an NVFP4 matrix's scale: a divisor or factor of zero cannot have been written.
     fn positive(&self, tensor: TensorOutline<'_>) -> Result<f32> {
         let view = self.view(tensor);
-        let value = floats(view)?[0];
+        let value = floats(view.clone())?[0];
         if value > 0.0 { Ok(value) } else { Err(wrong_value(view, "a positive scale", value)) }
     }
 }

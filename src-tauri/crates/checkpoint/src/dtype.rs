@@ -3,6 +3,8 @@
 
 use hearth_kernels::DType;
 
+use crate::gguf::GgufType;
+
 /// Element type of a stored tensor, named as in the safetensors format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs, reason = "the names are those of the format")]
@@ -29,9 +31,11 @@ pub enum Dtype {
     F64,
     I64,
     U64,
+    /// A block type of GGUF, or an integer of it; in no safetensors file.
+    Gguf(GgufType),
 }
 
-/// Every dtype with its name in a header and its width in bits.
+/// Every dtype of safetensors with its name in a header and its width in bits.
 const ALL: [(Dtype, &str, u64); 22] = [
     (Dtype::Bool, "BOOL", 8),
     (Dtype::F4, "F4", 4),
@@ -65,12 +69,18 @@ impl Dtype {
 
     /// The name in a header.
     pub fn name(self) -> &'static str {
-        self.row().1
+        match self {
+            Dtype::Gguf(kind) => kind.name(),
+            _ => self.row().1,
+        }
     }
 
-    /// Width of one element in bits.
+    /// Width of one element in bits; of a block, its share rounded up.
     pub fn bits(self) -> u64 {
-        self.row().2
+        match self {
+            Dtype::Gguf(kind) => (8 * kind.bytes()).div_ceil(kind.elements()) as u64,
+            _ => self.row().2,
+        }
     }
 
     /// The dtype the kernels take directly, if this is one of the three dense float types.
@@ -84,7 +94,7 @@ impl Dtype {
     }
 
     fn row(self) -> &'static (Dtype, &'static str, u64) {
-        ALL.iter().find(|(d, _, _)| *d == self).expect("the table lists every variant")
+        ALL.iter().find(|(d, _, _)| *d == self).expect("the table lists every other variant")
     }
 }
 

@@ -53,6 +53,15 @@ pub enum CheckpointError {
     /// A quantization that Hearth does not read.
     #[error("{file}: unknown quantization {found:?} ({place}); expected {expected}")]
     UnknownQuantization { file: String, place: String, expected: String, found: String },
+    /// The header of a GGUF file is unusable, or its tokenizer is of a kind that Hearth does not read.
+    #[error("{file}: expected {expected}, found {found}")]
+    InvalidGguf { file: String, expected: String, found: String },
+    /// An element type that nobody defined when this Hearth was made.
+    #[error("{file}: tensor {tensor} has the unknown GGUF {found}")]
+    UnknownGgufType { file: String, tensor: String, found: String },
+    /// An element type that Hearth does not compute with.
+    #[error("{file}: tensor {tensor} is stored as {found}, which Hearth does not read; it reads {expected}")]
+    UnsupportedGgufType { file: String, tensor: String, expected: String, found: String },
     /// The tensors say one format and the configuration another.
     #[error("{file}: tensor {tensor}: the configuration says {expected}, the file holds {found}")]
     QuantizationMismatch { file: String, tensor: String, expected: String, found: String },
@@ -78,6 +87,8 @@ impl CheckpointError {
             Self::WrongDtype { .. } => "tensor_wrong_dtype",
             Self::WrongValue { .. } => "tensor_wrong_value",
             Self::UnknownQuantization { .. } => "unknown_quantization",
+            Self::InvalidGguf { .. } => "gguf_invalid",
+            Self::UnknownGgufType { .. } | Self::UnsupportedGgufType { .. } => "gguf_type_not_supported",
             Self::QuantizationMismatch { .. } => "quantization_mismatch",
         }
     }
@@ -101,6 +112,9 @@ impl CheckpointError {
             | Self::WrongDtype { file, .. }
             | Self::WrongValue { file, .. }
             | Self::UnknownQuantization { file, .. }
+            | Self::InvalidGguf { file, .. }
+            | Self::UnknownGgufType { file, .. }
+            | Self::UnsupportedGgufType { file, .. }
             | Self::QuantizationMismatch { file, .. } => file,
         }
     }
@@ -116,6 +130,8 @@ impl CheckpointError {
             | Self::WrongShape { tensor, .. }
             | Self::WrongDtype { tensor, .. }
             | Self::WrongValue { tensor, .. }
+            | Self::UnknownGgufType { tensor, .. }
+            | Self::UnsupportedGgufType { tensor, .. }
             | Self::QuantizationMismatch { tensor, .. } => Some(tensor),
             _ => None,
         }
@@ -126,7 +142,9 @@ impl CheckpointError {
         match self {
             Self::Unreadable { .. } => "Check that the file exists and that this user may read it.",
             Self::PathNotUtf8 { .. } => "Rename the folder so that its path is valid UTF-8.",
-            Self::NotAFolder { .. } => "Give the folder that holds config.json and the safetensors files.",
+            Self::NotAFolder { .. } => {
+                "Give the folder that holds config.json and the safetensors files, or a GGUF file."
+            }
             Self::MissingFile { .. } | Self::MissingTensor { .. } | Self::Truncated { .. } => {
                 "Download the model again; the copy on this disk is incomplete."
             }
@@ -136,7 +154,11 @@ impl CheckpointError {
             Self::WrongShape { .. } | Self::WrongDtype { .. } | Self::QuantizationMismatch { .. } => {
                 "Check that config.json and the weights belong to the same model."
             }
+            Self::UnknownGgufType { .. } | Self::UnsupportedGgufType { .. } => {
+                "Choose another file of this model, such as Q8_0, Q6_K, Q4_K_M or BF16."
+            }
             Self::FileTooLarge { .. }
+            | Self::InvalidGguf { .. }
             | Self::InvalidJson { .. }
             | Self::InvalidHeader { .. }
             | Self::UnknownDtype { .. }

@@ -18,6 +18,8 @@ pub(crate) enum Files {
     Folder(PathBuf),
     /// Name and content of each file.
     Embedded(&'static [(&'static str, &'static [u8])]),
+    /// The small files that a GGUF file stands for, and its path.
+    Made(String, Vec<(&'static str, Vec<u8>)>),
 }
 
 /// One opened safetensors file: its tensors in file order and, if asked for, its bytes.
@@ -72,6 +74,7 @@ impl Files {
         match self {
             Files::Folder(folder) => folder.join(file).display().to_string(),
             Files::Embedded(_) => format!("ember/{file}"),
+            Files::Made(gguf, _) => format!("{gguf}/{file}"),
         }
     }
 
@@ -80,6 +83,7 @@ impl Files {
         match self {
             Files::Folder(folder) => folder.display().to_string(),
             Files::Embedded(_) => "ember".into(),
+            Files::Made(gguf, _) => gguf.clone(),
         }
     }
 
@@ -89,6 +93,7 @@ impl Files {
         let mut names = Vec::new();
         match self {
             Files::Embedded(files) => names.extend(files.iter().map(|(name, _)| (*name).to_owned())),
+            Files::Made(..) => {}
             Files::Folder(folder) => {
                 let unreadable = |source| CheckpointError::Unreadable { file: self.folder_label(), source };
                 for item in fs::read_dir(folder).map_err(unreadable)? {
@@ -110,7 +115,7 @@ impl Files {
     }
 
     /// A whole small file of at most `limit` bytes; `None` if there is none of that name.
-    pub fn read(&self, file: &str, limit: u64) -> Result<Option<Cow<'static, [u8]>>> {
+    pub fn read(&self, file: &str, limit: u64) -> Result<Option<Cow<'_, [u8]>>> {
         let folder = match self {
             Files::Embedded(files) => {
                 return Ok(files
@@ -118,9 +123,13 @@ impl Files {
                     .find(|(name, _)| *name == file)
                     .map(|(_, bytes)| Cow::Borrowed(*bytes)));
             }
+            Files::Made(_, files) => {
+                let found = files.iter().find(|(name, _)| *name == file);
+                return Ok(found.map(|(_, bytes)| Cow::Borrowed(bytes.as_slice())));
+            }
             Files::Folder(folder) => folder,
         };
-        let Some((opened, length)) = self.open(&folder.join(file))? else { return Ok(None) };
+        let Some((opened, length)) = open(&folder.join(file))? else { return Ok(None) };
         let too_large = |bytes| CheckpointError::FileTooLarge { file: self.label(file), limit, bytes };
         if length > limit {
             return Err(too_large(length));
@@ -145,42 +154,53 @@ impl Files {
                 let entries = header::read(&label, *bytes, bytes.len() as u64)?;
                 return Ok(Some(Shard { entries, bytes: with_bytes.then_some(ShardBytes::Embedded(bytes)) }));
             }
+            Files::Made(..) => return Ok(None),
             Files::Folder(folder) => folder,
         };
-        let Some((opened, length)) = self.open(&folder.join(file))? else { return Ok(None) };
+        let Some((opened, length)) = open(&folder.join(file))? else { return Ok(None) };
         let entries = header::read(&label, &opened, length)?;
-        let mut bytes = None;
-        if with_bytes {
-            // SAFETY: the map is read-only and private to this process; entries were checked against its length. What
-            // remains is another program shortening the file in place, see `ShardBytes`.
-            let map = unsafe { Mmap::map(&opened) }
-                .map_err(|source| CheckpointError::Unreadable { file: label.clone(), source })?;
-            if map.len() as u64 != length {
-                return Err(CheckpointError::InvalidHeader {
-                    file: label,
-                    expected: format!("a file of {length} bytes"),
-                    found: format!("{} bytes; it changed while it was opened", map.len()),
-                });
-            }
-            bytes = Some(ShardBytes::Map(map));
-        }
+        let bytes = if with_bytes { Some(mapped(&label, &opened, length)?) } else { None };
         Ok(Some(Shard { entries, bytes }))
     }
+}
 
-    /// Opens a regular file (following links) and tells its length. Pipes and devices are refused, since they block
-    /// or never end.
-    fn open(&self, path: &Path) -> Result<Option<(File, u64)>> {
-        let unreadable = |source| CheckpointError::Unreadable { file: path.display().to_string(), source };
-        let is_regular = match fs::metadata(path) {
-            Ok(metadata) => metadata.is_file(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(error)),
-        };
-        if !is_regular {
-            return Err(unreadable(std::io::Error::other("it is not a regular file")));
-        }
-        let file = File::open(path).map_err(unreadable)?;
-        let length = file.metadata().map_err(unreadable)?.len();
-        Ok(Some((file, length)))
+/// Maps a regular file (following links); `None` if there is none.
+pub(crate) fn map(path: &Path) -> Result<Option<ShardBytes>> {
+    let Some((opened, length)) = open(path)? else { return Ok(None) };
+    if length == 0 {
+        // There is no empty map.
+        return Ok(Some(ShardBytes::Embedded(&[])));
     }
+    mapped(&path.display().to_string(), &opened, length).map(Some)
+}
+
+fn mapped(label: &str, opened: &File, length: u64) -> Result<ShardBytes> {
+    // SAFETY: the map is read-only and private to this process; entries are checked against its length. What remains is
+    // another program shortening the file in place, see `ShardBytes`.
+    let map = unsafe { Mmap::map(opened) }
+        .map_err(|source| CheckpointError::Unreadable { file: label.into(), source })?;
+    if map.len() as u64 != length {
+        return Err(CheckpointError::InvalidHeader {
+            file: label.into(),
+            expected: format!("a file of {length} bytes"),
+            found: format!("{} bytes; it changed while it was opened", map.len()),
+        });
+    }
+    Ok(ShardBytes::Map(map))
+}
+
+/// Opens a regular file (following links) and tells its length. Pipes and devices are refused, since they block or never end.
+fn open(path: &Path) -> Result<Option<(File, u64)>> {
+    let unreadable = |source| CheckpointError::Unreadable { file: path.display().to_string(), source };
+    let is_regular = match fs::metadata(path) {
+        Ok(metadata) => metadata.is_file(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    if !is_regular {
+        return Err(unreadable(std::io::Error::other("it is not a regular file")));
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    Ok(Some((file, length)))
 }

@@ -2,6 +2,7 @@
 //! the packed matrix. The configuration is only asked whether it agrees: writers forget modules in their lists, but a
 //! tensor cannot be anything other than what it is. Called by `Checkpoint` and, without data, by budgets.
 
+use crate::gguf::GgufType;
 use crate::outline::{Outline, TensorOutline};
 use crate::{CheckpointError, Dtype, LinearFormat, Result};
 
@@ -83,6 +84,8 @@ impl Outline {
             (None, Some(weight)) => match weight.dtype {
                 Dtype::U8 => self.nvfp4(module, weight, rows, cols)?,
                 Dtype::F8E4M3 => self.fp8(module, weight, rows, cols)?,
+                // No configuration says anything about the types of a GGUF.
+                Dtype::Gguf(kind) => return self.gguf(module, weight, kind, rows, cols),
                 _ => {
                     let format = dense_format(weight)?;
                     shape(weight, &[rows, cols])?;
@@ -107,6 +110,14 @@ impl Outline {
                 found: format!("{found:?}"),
             }),
         }
+    }
+
+    /// A bf16, f16 or f32 tensor of exactly this shape.
+    pub fn dense(&self, name: &str, expected: &[usize]) -> Result<TensorOutline<'_>> {
+        let tensor = self.tensor(name)?;
+        dense_format(tensor)?;
+        shape(tensor, expected)?;
+        Ok(tensor)
     }
 
     fn nvfp4<'a>(
@@ -157,6 +168,34 @@ impl Outline {
             shape(global.tensor(), &[1])?;
         }
         Ok(Linear { format: LinearFormat::Nvfp4, weight, scale: Some(scale), global: Some(global) })
+    }
+
+    fn gguf<'a>(
+        &'a self,
+        module: &str,
+        weight: TensorOutline<'a>,
+        kind: GgufType,
+        rows: usize,
+        cols: usize,
+    ) -> Result<Linear<'a>> {
+        let Some(format) = kind.kept() else {
+            return Err(CheckpointError::UnsupportedGgufType {
+                file: weight.file.into(),
+                tensor: weight.name.into(),
+                expected: GgufType::known(),
+                found: kind.name().into(),
+            });
+        };
+        shape(weight, &[rows, cols])?;
+        // Of types that have blocks, only NVFP4 has a scale beside them; without one it is 1.
+        let global = self.get(&format!("{module}.weight_scale_2")).filter(|_| kind == GgufType::Nvfp4);
+        if let Some(global) = global {
+            dtype(global, &[Dtype::F32])?;
+            if !is_scalar(global.shape) {
+                shape(global, &[1])?;
+            }
+        }
+        Ok(Linear { format, weight, scale: None, global: global.map(Global::Multiply) })
     }
 
     fn fp8<'a>(

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::files::{Files, ShardBytes};
+use crate::gguf::{Change, GgufType, StoredRows};
 use crate::header::Entry;
 use crate::{CheckpointError, Dtype, QuantConfig, Result, json, shards};
 
@@ -27,6 +28,8 @@ pub struct Outline {
 pub(crate) struct Located {
     pub file: usize,
     pub entry: Entry,
+    /// What a GGUF file has done to it.
+    pub change: Option<Change>,
 }
 
 /// A tensor without its bytes.
@@ -42,6 +45,33 @@ pub struct TensorOutline<'a> {
     pub bytes: u64,
     /// Path of its file.
     pub file: &'a str,
+    /// What a GGUF file has done to it, and whoever reads it must undo.
+    pub change: Option<Change>,
+}
+
+impl TensorOutline<'_> {
+    /// How the rows of this matrix are to be converted; None if they are what they seem.
+    pub fn stored_rows(&self) -> Option<StoredRows> {
+        let kind = match self.dtype {
+            Dtype::Gguf(kind) => kind,
+            _ if self.change.is_none() => return None,
+            Dtype::F32 => GgufType::F32,
+            Dtype::F16 => GgufType::F16,
+            _ => GgufType::Bf16,
+        };
+        let cols = self.shape.last().copied().unwrap_or(1);
+        Some(StoredRows { kind, cols, change: self.change.unwrap_or_default() })
+    }
+
+    /// Bytes of it when it is loaded, converted if need be.
+    pub fn loaded_bytes(&self) -> u64 {
+        let rows = self.shape.iter().rev().skip(1).fold(1u64, |rows, side| rows.saturating_mul(*side as u64));
+        let cols = self.shape.last().copied().unwrap_or(1) as u64;
+        match self.dtype {
+            Dtype::Gguf(kind) => kind.kept().map_or(self.bytes, |format| format.bytes(rows, cols)),
+            _ => self.bytes,
+        }
+    }
 }
 
 impl Outline {
@@ -85,7 +115,7 @@ impl Outline {
                     let found = format!("in {}", labels[before.file]);
                     return Err(CheckpointError::DoubledTensor { file: label, tensor, found });
                 }
-                tensors.insert(tensor, Located { file: number, entry });
+                tensors.insert(tensor, Located { file: number, entry, change: None });
             }
             labels.push(label);
             bytes.extend(shard.bytes);
@@ -166,7 +196,14 @@ impl Outline {
 
     fn describe<'a>(&'a self, name: &'a str, located: &'a Located) -> TensorOutline<'a> {
         let Entry { dtype, shape, bytes, .. } = &located.entry;
-        TensorOutline { name, dtype: *dtype, shape, bytes: *bytes, file: &self.files[located.file] }
+        TensorOutline {
+            name,
+            dtype: *dtype,
+            shape,
+            bytes: *bytes,
+            file: &self.files[located.file],
+            change: located.change,
+        }
     }
 
     pub(crate) fn missing(&self, tensor: &str, expected: &str, found: &str) -> CheckpointError {

@@ -1,5 +1,6 @@
 //! How many bytes of a checkpoint are in which format, from headers alone. For budgets and for the model's card.
 
+use crate::gguf::GgufType;
 use crate::outline::Outline;
 use crate::{Dtype, LinearFormat};
 
@@ -16,14 +17,27 @@ pub struct FormatBytes {
     pub fp8: u64,
     /// NVFP4 nibbles and scales.
     pub nvfp4: u64,
+    /// Blocks of GGUF that are expanded to f16 or bf16 when they are loaded; bytes in the file.
+    pub expanded: u64,
     /// Everything that is not a weight format, such as integer tables.
     pub other: u64,
+}
+
+/// The matrices of a GGUF that are expanded when they are loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expanded {
+    /// Their types, as `Q4_K`.
+    pub types: Vec<&'static str>,
+    /// Their bytes in the file.
+    pub stored: u64,
+    /// Their bytes in memory.
+    pub loaded: u64,
 }
 
 impl FormatBytes {
     /// Bytes of all formats together.
     pub fn total(&self) -> u64 {
-        [self.f32, self.f16, self.bf16, self.fp8, self.nvfp4, self.other]
+        [self.f32, self.f16, self.bf16, self.fp8, self.nvfp4, self.expanded, self.other]
             .into_iter()
             .fold(0, u64::saturating_add)
     }
@@ -41,6 +55,22 @@ impl FormatBytes {
 }
 
 impl Outline {
+    /// What is expanded at load; None if nothing is.
+    pub fn expanded(&self) -> Option<Expanded> {
+        let mut sum = Expanded { types: Vec::new(), stored: 0, loaded: 0 };
+        let mut kinds = std::collections::BTreeSet::new();
+        for tensor in self.tensors() {
+            let Dtype::Gguf(kind) = tensor.dtype else { continue };
+            if kind.is_expanded() {
+                kinds.insert(kind);
+                sum.stored = sum.stored.saturating_add(tensor.bytes);
+                sum.loaded = sum.loaded.saturating_add(tensor.loaded_bytes());
+            }
+        }
+        sum.types = kinds.into_iter().map(GgufType::name).collect();
+        (!sum.types.is_empty()).then_some(sum)
+    }
+
     /// Bytes by format of all tensors whose name starts with `prefix` (`""` for all).
     pub fn bytes_by_format(&self, prefix: &str) -> FormatBytes {
         let mut sum = FormatBytes::default();
@@ -62,7 +92,11 @@ impl Outline {
                 Dtype::F8E4M3 => Some(LinearFormat::Fp8Tensor),
                 _ => None,
             });
-            let bytes = sum.of(format);
+            let bytes = match tensor.dtype {
+                Dtype::Gguf(kind) if kind.is_expanded() => &mut sum.expanded,
+                Dtype::Gguf(GgufType::Nvfp4) => &mut sum.nvfp4,
+                _ => sum.of(format),
+            };
             *bytes = bytes.saturating_add(tensor.bytes);
         }
         sum

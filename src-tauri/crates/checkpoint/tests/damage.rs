@@ -189,5 +189,5 @@ fn dense_tensors_are_checked_too() {
     assert_eq!(checkpoint.dense("norm.weight", &[16]).unwrap_err().code(), "tensor_wrong_shape");
     assert_eq!(checkpoint.dense("table", &[2]).unwrap_err().code(), "tensor_wrong_dtype");
     assert_eq!(checkpoint.dense("none", &[2]).unwrap_err().code(), "tensor_missing");
-    assert_eq!(checkpoint.tensor("table").unwrap().bytes, [0; 16]);
+    assert_eq!(checkpoint.tensor("table").unwrap().bytes[..], [0; 16]);
 }

@@ -19,7 +19,7 @@ fn samples(config: &Value) -> (tempfile::TempDir, Checkpoint) {
 
 fn assert_exact(checkpoint: &Checkpoint, module: &str, format: LinearFormat, rows: usize, cols: usize) {
     assert_eq!(checkpoint.outline().linear(module, rows, cols).unwrap().format, format);
-    let found = dequantise(&checkpoint.linear(module, rows, cols).unwrap()).unwrap();
+    let found = dequantise(&checkpoint.linear(module, rows, cols).unwrap().packed()).unwrap();
     let expected = checkpoint.dense(&format!("{module}.expect"), &[rows, cols]).unwrap().to_f32().unwrap();
     assert_eq!(found.len(), expected.len());
     for (at, (found, expected)) in found.iter().zip(&expected).enumerate() {
@@ -69,10 +69,10 @@ fn dense_matrices_and_slices_of_stacks_are_views_of_the_file() {
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     for (module, one) in [("bf16", 1.0), ("f16", 1.0), ("f32", 1.0)] {
         let weight = checkpoint.linear(module, 4, 32).unwrap();
-        assert_eq!(dequantise(&weight).unwrap(), vec![one; 128], "{module}");
+        assert_eq!(dequantise(&weight.packed()).unwrap(), vec![one; 128], "{module}");
     }
     let slice = checkpoint.linear_slice("experts.down_proj", 1, 4, 32).unwrap();
-    assert!(matches!(slice.values, Values::Bf16(bytes) if bytes == third));
+    assert!(matches!(slice.packed().values, Values::Bf16(bytes) if bytes == third));
     assert_eq!(
         checkpoint.linear_slice("experts.down_proj", 2, 4, 32).unwrap_err().code(),
         "tensor_wrong_shape"
@@ -88,7 +88,7 @@ fn scales_stored_in_bf16_are_widened() {
     let folder = model(&any_format(), &every_format());
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let weight = checkpoint.linear("fp8_row", 4, 32).unwrap();
-    let Values::Fp8 { scales, .. } = weight.values else { panic!("not FP8") };
+    let Values::Fp8 { scales, .. } = weight.packed().values else { panic!("not FP8") };
     assert_eq!(scales, Fp8Scales::Row(vec![0.5, 2.0, 0.125, 1.0]));
 }
 

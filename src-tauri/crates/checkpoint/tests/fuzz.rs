@@ -3,15 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/gguf.rs"]
+mod writer;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 
 use common::{any_format, every_format, fixture, folder, safetensors};
-use hearth_checkpoint::{Checkpoint, Outline, QuantConfig, header};
+use hearth_checkpoint::gguf::{self, Change, Import, Imported};
+use hearth_checkpoint::{Checkpoint, Gguf, Outline, QuantConfig, header};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use writer::{Meta, Writer};
 
 /// Counts what this thread holds, so that a test can bound it.
 struct Counting;
@@ -84,11 +88,11 @@ fn exercise(path: &Path) {
         let _ = checkpoint.quantization().declared(module);
         if let &[rows, cols] = view.shape {
             for cols in [cols, cols.saturating_mul(2), cols.saturating_mul(16)] {
-                let _ = checkpoint.linear(module, rows, cols).map(|weight| weight.rows);
+                let _ = checkpoint.linear(module, rows, cols).map(|weight| weight.packed().rows);
             }
         }
         if let &[count, rows, cols] = view.shape {
-            let _ = checkpoint.linear_slice(name, count / 2, rows, cols).map(|weight| weight.rows);
+            let _ = checkpoint.linear_slice(name, count / 2, rows, cols).map(|weight| weight.packed().rows);
         }
     }
 }
@@ -327,6 +331,77 @@ proptest! {
                 }
             }
         });
+    }
+}
+
+/// A GGUF with a little of everything.
+fn any_gguf() -> Vec<u8> {
+    let mut file = Writer::default();
+    file.put("general.architecture", Meta::Text("qwen35".into()));
+    file.put("tokenizer.ggml.model", Meta::Text("gpt2".into()));
+    file.put("tokenizer.ggml.pre", Meta::Text("qwen2".into()));
+    file.put("tokenizer.ggml.tokens", Meta::Texts(vec!["a".into(), "<|im_end|>".into()]));
+    file.put("tokenizer.ggml.token_type", Meta::I32s(vec![1, 3]));
+    file.put("tokenizer.ggml.merges", Meta::Texts(Vec::new()));
+    file.put("qwen35.attention.recurrent_layers", Meta::Bools(vec![true, false]));
+    file.put("qwen35.rope.freq_base", Meta::F32(1e7));
+    file.put("tokenizer.ggml.eos_token_id", Meta::U32(1));
+    file.put("general.flag", Meta::Bool(true));
+    for (name, kind, shape, bytes) in [
+        ("f32", 0, vec![4], 16),
+        ("q8", 8, vec![2, 32], 68),
+        ("q4k", 12, vec![256], 144),
+        ("fp4", 40, vec![64], 36),
+    ] {
+        file.tensor(&format!("{name}.weight"), kind, &shape, (0..bytes).map(|i| i as u8).collect());
+    }
+    file.bytes()
+}
+
+/// Reads a GGUF, and if that works, takes every tensor as a part of a model and asks for all of it.
+fn exercise_gguf(bytes: &[u8]) {
+    let Ok(read) = bounded(bytes.len(), || gguf::header::read("f", bytes, bytes.len() as u64)) else {
+        return;
+    };
+    for (_, entry) in &read.tensors {
+        assert!(entry.start + entry.bytes <= bytes.len() as u64);
+    }
+    let folder = folder(&[("m.gguf", bytes.to_vec())]);
+    let path = folder.path().join("m.gguf");
+    let Ok(opened) = Gguf::open(&path) else { return };
+    let all = |name: &str| {
+        let shape = opened.tensor(name).map(|entry| entry.shape.clone()).unwrap_or_default();
+        Imported { name: name.into(), from: name.into(), part: None, shape, change: Change::default() }
+    };
+    let mut import = Import { config: json!({}), tensors: opened.names().map(all).collect() };
+    import.tensors.retain(|t| opened.tensor(&t.from).is_some_and(|entry| entry.kind.kept().is_some()));
+    let Ok(checkpoint) = Checkpoint::from_gguf(&path, opened, import) else { return };
+    let _ = (checkpoint.tokenizer_json().map(|json| json.len()), checkpoint.chat_template());
+    for name in checkpoint.names() {
+        let view = checkpoint.tensor(name).unwrap();
+        let _ = checkpoint.dense(name, view.shape).map(|view| view.to_f32().unwrap().len());
+        if let (&[rows, cols], Some((module, _))) = (view.shape, name.rsplit_once('.')) {
+            let _ = checkpoint.linear(module, rows, cols).map(|weight| weight.packed().rows);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(settings(400))]
+
+    #[test]
+    fn a_damaged_gguf_is_read_or_refused(damages in prop::collection::vec(damage(900), 0..4)) {
+        let mut file = any_gguf();
+        damages.iter().for_each(|damage| apply(&mut file, damage));
+        exercise_gguf(&file);
+    }
+
+    #[test]
+    fn counts_and_lengths_of_a_gguf_are_not_believed(at in 8..700usize, value in any::<u64>(), small in any::<bool>()) {
+        let mut file = any_gguf();
+        let value = if small { value % 4096 } else { value };
+        file[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        exercise_gguf(&file);
     }
 }
 
