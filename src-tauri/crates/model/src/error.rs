@@ -14,6 +14,28 @@ pub enum ModelError {
         /// The ones that are known, comma separated.
         known: String,
     },
+    /// No family adapter for the architecture of a GGUF file.
+    #[error("{file}: the GGUF architecture `{found}` is not supported; known: {known}")]
+    UnknownArchitecture {
+        /// The file.
+        file: String,
+        /// Its `general.architecture`, or `(none)`.
+        found: String,
+        /// The ones that are known, comma separated.
+        known: String,
+    },
+    /// A key of a GGUF file's metadata is missing or has a value no model can have.
+    #[error("{file}: {key} should be {expected}, found {found}")]
+    Metadata {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// What it must hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
     /// A field of `config.json` is missing or has a value no model can have.
     #[error("config.json: {field} should be {expected}, found {found}")]
     Config {
@@ -103,7 +125,8 @@ impl ModelError {
     pub fn code(&self) -> &'static str {
         match self {
             ModelError::UnknownFamily { .. } => "model_family_unknown",
-            ModelError::Config { .. } => "model_config_invalid",
+            ModelError::UnknownArchitecture { .. } => "gguf_architecture_unknown",
+            ModelError::Config { .. } | ModelError::Metadata { .. } => "model_config_invalid",
             ModelError::Unsupported { .. } => "model_feature_unsupported",
             ModelError::Save { .. } => "checkpoint_not_written",
             ModelError::Checkpoint(e) => e.code(),
@@ -145,11 +168,14 @@ impl ModelError {
             ModelError::UnknownFamily { .. } | ModelError::Unsupported { .. } => {
                 "Choose a model of a supported family, or update Hearth."
             }
+            ModelError::UnknownArchitecture { .. } => {
+                "Choose a GGUF of Qwen3.5 or Qwen3.6, or a model of a supported family as safetensors."
+            }
             ModelError::Save { .. } => {
                 "Choose a folder that can be written, on a disk with room for the model."
             }
             ModelError::Checkpoint(e) => e.next_step(),
-            ModelError::Config { .. } => {
+            ModelError::Config { .. } | ModelError::Metadata { .. } => {
                 "Download the model again; if it persists, the checkpoint itself is damaged."
             }
             ModelError::UnusedTensors { .. } => {

@@ -150,6 +150,18 @@ impl Numbers for FromFeed<'_> {
     fn give(&mut self, piece: Piece, to: &mut dyn FnMut(&[u8]) -> OpResult<()>) -> OpResult<()> {
         let Piece { part, first, rows, scales } = piece;
         let (Some(matrix), all) = &self.matrices[part] else { return Ok(()) };
+        if let Some(stored) = &matrix.rows {
+            let (row, mut converted) = (stored.bytes(), Vec::new());
+            for (first, rows) in stored.change.runs(first, rows) {
+                let range = matrix.numbers.part(first * row, rows * row);
+                self.feed.take(&range, &mut |bytes| {
+                    stored.convert(bytes, scales, &mut converted);
+                    Ok(())
+                })?;
+            }
+            // On a rehearsal there is nothing.
+            return if converted.is_empty() { Ok(()) } else { to(&converted) };
+        }
         let range = match (&matrix.scales, scales) {
             (Some(tensor), true) => &tensor.range,
             (None, true) => return Ok(()),

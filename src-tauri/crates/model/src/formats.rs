@@ -70,7 +70,7 @@ pub(crate) struct FromSource<'a>(pub &'a dyn WeightSource);
 impl Formats for FromSource<'_> {
     fn format(&self, module: &str, rows: usize, cols: usize) -> Result<LinearFormat, ModelError> {
         if let Some((tensor, rows)) = fused(module, rows, &|name| self.0.contains(name)) {
-            return Ok(match self.0.linear_slice(&tensor, 0, rows, cols)?.values {
+            return Ok(match self.0.linear_slice(&tensor, 0, rows, cols)?.packed().values {
                 Values::F32(_) => LinearFormat::F32,
                 Values::F16(_) => LinearFormat::F16,
                 _ => LinearFormat::Bf16,

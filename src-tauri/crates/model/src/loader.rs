@@ -13,7 +13,7 @@ use crate::weights::{
     AttentionWeights, DenseWeights, FfnWeights, GdnWeights, LayerWeights, MixerWeights, MoeWeights,
     MtpWeights, Weights,
 };
-use hearth_checkpoint::LinearFormat;
+use hearth_checkpoint::{LinearFormat, Matrix as Held};
 use hearth_kernels::ops::{GdnGates, KvLayer, Norm};
 use hearth_kernels::{DType, DeviceMemory, Ops, PackedWeight, Tensor, Weight};
 
@@ -215,7 +215,9 @@ impl Loader<'_> {
         let Some(memory) = self.packing() else {
             let parts: Result<Vec<_>, _> =
                 parts.iter().map(|(module, rows, cols)| self.source.linear(module, *rows, *cols)).collect();
-            return self.pack(module, &parts?, paired);
+            let parts = parts?;
+            let packed: Vec<PackedWeight<'_>> = parts.iter().map(Held::packed).collect();
+            return self.pack(module, &packed, paired);
         };
         self.prepare(parts)?.pack(self.feed, memory, paired).map_err(at(module))
     }
@@ -243,7 +245,8 @@ impl Loader<'_> {
         paired: bool,
     ) -> Result<Weight, ModelError> {
         let Some(memory) = self.packing() else {
-            return self.pack(tensor, &[self.source.linear_slice(tensor, index, rows, cols)?], paired);
+            let matrix = self.source.linear_slice(tensor, index, rows, cols)?;
+            return self.pack(tensor, &[matrix.packed()], paired);
         };
         let matrix = self.source.stored_slice(tensor, index, rows, cols)?;
         let head = match &matrix {
@@ -286,9 +289,13 @@ impl Loader<'_> {
             Ok(())
         };
         self.feed.take(&tensor.range, &mut keep).map_err(at(name))?;
-        match bytes {
-            Some(bytes) => self.upload(name, tensor.dtype, &bytes, kept),
-            None => self.ops.zeros(DType::F32, kept).map_err(at(name)),
+        match (bytes, &tensor.rows) {
+            (Some(bytes), None) => self.upload(name, tensor.dtype, &bytes, kept),
+            (Some(bytes), Some(rows)) => {
+                let (dtype, bytes) = rows.undone(&bytes);
+                self.upload(name, dtype.dense().unwrap_or(tensor.dtype), &bytes, kept)
+            }
+            (None, _) => self.ops.zeros(DType::F32, kept).map_err(at(name)),
         }
     }
 

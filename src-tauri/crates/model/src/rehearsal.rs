@@ -5,10 +5,13 @@ use crate::ModelError;
 use crate::ahead;
 use crate::budget::Budget;
 use crate::error::at;
+use crate::family::Place;
 use crate::feed::Feed;
+use crate::formats::{Formats, FromSource};
 use crate::loader::Loader;
 use crate::model::{Described, Model};
 use crate::options::{LoadOptions, PAGE_LEN};
+use crate::parts;
 use crate::scratch::Scratch;
 use hearth_kernels::fetch::FileRange;
 use hearth_kernels::ops::{Pass, Segment};
@@ -18,6 +21,11 @@ use std::sync::Arc;
 
 /// Host memory through which files are read: three buffers of a batch and its largest piece, in `hearth_kernels::fetch`.
 const READING: u64 = 160 << 20;
+
+/// What stands in a plan for the memory in which weights of a GGUF are expanded.
+const EXPANDING: &str = "expanding weights";
+/// That memory for a device, which takes matrices in stages of 32 MiB: a buffer that grows to one of them.
+const CONVERTING: u64 = 64 << 20;
 
 /// Launches of a layer in decode, at most, and what the driver keeps of one in a recorded graph: its arguments (up to 600
 /// bytes) and its own description. An assumption, not a measurement.
@@ -48,6 +56,26 @@ fn items(budget: &Budget) -> Vec<(String, u64)> {
     items.into_iter().filter(|(_, bytes)| *bytes > 0).map(|(name, bytes)| (name.to_owned(), bytes)).collect()
 }
 
+/// Bytes of the largest matrix, or of the two that are packed together: what converting them takes where they are converted whole.
+fn largest(described: &Described<'_>) -> Result<u64, ModelError> {
+    let Described { source, spec, names, .. } = *described;
+    let formats = FromSource(source);
+    let bytes = |module: &str, rows: usize, cols: usize| {
+        Ok::<_, ModelError>(formats.format(module, rows, cols)?.bytes(rows as u64, cols as u64))
+    };
+    let mut most = bytes(&names.embedding(), spec.vocab, spec.hidden)?;
+    if !spec.tied_head {
+        most = most.max(bytes(&names.head(), spec.vocab, spec.hidden)?);
+    }
+    for (i, layer) in spec.layers.iter().enumerate() {
+        for m in parts::matrices(layer, spec.hidden) {
+            let one = bytes(&names.matrix(Place::Layer(i), m.matrix, 0), m.rows, m.cols)?;
+            most = most.max(2 * one);
+        }
+    }
+    Ok(most)
+}
+
 /// The plan of a model that `ops` would load. Reads no tensor. `in_detail`: with what will be read.
 ///
 /// # Errors
@@ -63,7 +91,12 @@ pub(crate) fn plan(
     if let Some(limit) = options.memory_limit {
         (planned.plan.reserve, planned.plan.available) = (limit.reserve, Some(limit.available));
     }
-    let Some(device) = ops.memory() else { return Ok(planned) };
+    let Some(device) = ops.memory() else {
+        if source.is_converted() {
+            planned.plan.beside.push((EXPANDING.to_owned(), largest(described)?));
+        }
+        return Ok(planned);
+    };
     let load = |ops: &dyn Ops, memory, wanted| {
         let feed = Feed::Rehearsed(memory, RefCell::new(wanted));
         let loader = Loader { source, ops, spec, names, options, feed: &feed };
@@ -103,6 +136,9 @@ pub(crate) fn plan(
     plan.beside.push(("recorded graphs (estimated)".to_owned(), graphs.min(256) as u64 * nodes * NODE));
     if counting.available_memory().is_none() {
         plan.beside.push(("buffers for reading".to_owned(), READING));
+        if source.is_converted() {
+            plan.beside.push((EXPANDING.to_owned(), CONVERTING));
+        }
     }
     Ok(planned)
 }

@@ -1,9 +1,10 @@
 //! Where weights come from: a checkpoint on disk, or numbers invented for a benchmark. The loader knows only this.
 
 use crate::ModelError;
-use hearth_checkpoint::{Checkpoint, Dtype, Global, LinearFormat, TensorOutline};
+use hearth_checkpoint::gguf::StoredRows;
+use hearth_checkpoint::{Checkpoint, Dtype, Global, LinearFormat, Matrix, TensorOutline};
+use hearth_kernels::DType;
 use hearth_kernels::fetch::FileRange;
-use hearth_kernels::{DType, PackedWeight};
 use serde_json::Value;
 use std::borrow::Cow;
 
@@ -25,6 +26,8 @@ pub struct StoredTensor {
     pub dtype: DType,
     /// Where it lies.
     pub range: FileRange,
+    /// What has to be done to its bytes, if anything.
+    pub rows: Option<StoredRows>,
 }
 
 /// A matrix in files.
@@ -38,6 +41,8 @@ pub struct StoredMatrix {
     pub scales: Option<StoredTensor>,
     /// NVFP4's scale of the whole matrix; true: it divides.
     pub global: Option<(StoredTensor, bool)>,
+    /// How its rows become those of `format`, if they are not yet. Scales come out of the same bytes then.
+    pub rows: Option<StoredRows>,
 }
 
 /// A set of named tensors with the `config.json` that belongs to it.
@@ -57,11 +62,16 @@ pub trait WeightSource {
     /// As [`WeightSource::linear`].
     fn format(&self, module: &str, rows: usize, cols: usize) -> Result<LinearFormat, ModelError>;
 
-    /// The matrix `[rows, cols]` of a module, packed as stored.
+    /// The matrix `[rows, cols]` of a module, packed as stored, or converted if no kernel reads it so.
     ///
     /// # Errors
     /// Missing tensors, other shapes or dtypes, unknown quantisation.
-    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<PackedWeight<'_>, ModelError>;
+    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<Matrix<'_>, ModelError>;
+
+    /// Whether some matrices are converted, which takes memory for one at a time.
+    fn is_converted(&self) -> bool {
+        false
+    }
 
     /// Matrix `index` `[rows, cols]` of a fused tensor `[count, rows, cols]`.
     ///
@@ -73,7 +83,7 @@ pub trait WeightSource {
         index: usize,
         rows: usize,
         cols: usize,
-    ) -> Result<PackedWeight<'_>, ModelError>;
+    ) -> Result<Matrix<'_>, ModelError>;
 
     /// A dense tensor of exactly this shape.
     ///
@@ -116,8 +126,8 @@ fn stored_tensor(
         Dtype::Bf16 => DType::Bf16,
         _ => DType::U8,
     };
-    let name = tensor.name.to_owned();
-    Ok(checkpoint.range(tensor.name)?.map(|range| StoredTensor { name, dtype, range }))
+    let (name, rows) = (tensor.name.to_owned(), tensor.stored_rows());
+    Ok(checkpoint.range(tensor.name)?.map(|range| StoredTensor { name, dtype, range, rows }))
 }
 
 impl WeightSource for Checkpoint {
@@ -137,7 +147,11 @@ impl WeightSource for Checkpoint {
         Ok(self.outline().linear(module, rows, cols)?.format)
     }
 
-    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<PackedWeight<'_>, ModelError> {
+    fn is_converted(&self) -> bool {
+        Checkpoint::is_converted(self)
+    }
+
+    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<Matrix<'_>, ModelError> {
         Ok(Checkpoint::linear(self, module, rows, cols)?)
     }
 
@@ -147,13 +161,12 @@ impl WeightSource for Checkpoint {
         index: usize,
         rows: usize,
         cols: usize,
-    ) -> Result<PackedWeight<'_>, ModelError> {
+    ) -> Result<Matrix<'_>, ModelError> {
         Ok(Checkpoint::linear_slice(self, tensor, index, rows, cols)?)
     }
 
     fn stored_dense(&self, tensor: &str, shape: &[usize]) -> Result<Option<StoredTensor>, ModelError> {
-        Checkpoint::dense(self, tensor, shape)?;
-        stored_tensor(self, self.outline().tensor(tensor)?)
+        stored_tensor(self, self.outline().dense(tensor, shape)?)
     }
 
     fn stored(&self, module: &str, rows: usize, cols: usize) -> Result<Option<StoredMatrix>, ModelError> {
@@ -167,7 +180,8 @@ impl WeightSource for Checkpoint {
             }
             None => None,
         };
-        Ok(Some(StoredMatrix { format: linear.format, numbers, scales, global }))
+        let rows = linear.weight.stored_rows();
+        Ok(Some(StoredMatrix { format: linear.format, numbers, scales, global, rows }))
     }
 
     fn stored_slice(
@@ -186,7 +200,7 @@ impl WeightSource for Checkpoint {
             _ => LinearFormat::Bf16,
         };
         let numbers = range.part(index * bytes, bytes);
-        Ok(Some(StoredMatrix { format, numbers, scales: None, global: None }))
+        Ok(Some(StoredMatrix { format, numbers, scales: None, global: None, rows: None }))
     }
 
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError> {
@@ -205,6 +219,6 @@ impl WeightSource for Checkpoint {
                 .into());
             }
         };
-        Ok(Dense { dtype, bytes: Cow::Borrowed(view.bytes) })
+        Ok(Dense { dtype, bytes: view.bytes })
     }
 }

@@ -9,7 +9,7 @@ use crate::formats::Formats;
 use crate::parts;
 use crate::source::{Dense, StoredMatrix, StoredTensor, WeightSource};
 use crate::spec::ModelSpec;
-use hearth_checkpoint::LinearFormat;
+use hearth_checkpoint::{LinearFormat, Matrix};
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, PackedWeight, Values};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -195,7 +195,7 @@ impl WeightSource for Synthetic {
         Ok(self.recipe.of(module))
     }
 
-    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<PackedWeight<'_>, ModelError> {
+    fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<Matrix<'_>, ModelError> {
         let start = (hash(module) as usize % JITTER) & !63;
         let pools = self.pools.get_or_init(|| pools(&self.spec, &self.recipe));
         let window = |pool: &'static str, len: usize| {
@@ -224,7 +224,7 @@ impl WeightSource for Synthetic {
             }
             LinearFormat::Bf16 | LinearFormat::F16 | LinearFormat::F32 => Values::Bf16(window("bf16", 2 * n)),
         };
-        Ok(PackedWeight { rows, cols, values })
+        Ok(PackedWeight { rows, cols, values }.into())
     }
 
     fn linear_slice(
@@ -233,7 +233,7 @@ impl WeightSource for Synthetic {
         index: usize,
         rows: usize,
         cols: usize,
-    ) -> Result<PackedWeight<'_>, ModelError> {
+    ) -> Result<Matrix<'_>, ModelError> {
         self.linear(&format!("{tensor}.{index}"), rows, cols)
     }
 

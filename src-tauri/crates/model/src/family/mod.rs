@@ -1,9 +1,12 @@
-//! Families: one file each, `config.json` -> [`ModelSpec`] and tensor names. The only place that knows model types.
+//! Families: one file each, `config.json` -> [`ModelSpec`] and tensor names; `gguf` does the same for GGUF files. The only place
+//! that knows model types.
 
 pub(crate) mod fields;
+mod gguf;
 mod names;
 mod qwen3_5;
 
+pub use gguf::import;
 pub use names::{Names, Place};
 
 use crate::{ModelError, ModelSpec};

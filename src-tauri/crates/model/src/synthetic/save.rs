@@ -198,16 +198,17 @@ impl Synthetic {
     ) -> Result<(), ModelError> {
         match &entry.from {
             From::Dense(name, shape) => write(&self.dense(name, shape)?.bytes),
-            From::Numbers(module, rows, cols) => match self.linear(module, *rows, *cols)?.values {
+            From::Numbers(module, rows, cols) => match self.linear(module, *rows, *cols)?.packed().values {
                 Values::F32(bytes) | Values::F16(bytes) | Values::Bf16(bytes) => write(bytes),
                 Values::Fp8 { codes, .. } => write(codes),
                 Values::Nvfp4 { nibbles, .. } => write(nibbles),
             },
-            From::BlockScales(module, rows, cols) => match self.linear(module, *rows, *cols)?.values {
+            From::BlockScales(module, rows, cols) => match self.linear(module, *rows, *cols)?.packed().values
+            {
                 Values::Nvfp4 { scales, .. } => write(scales),
                 _ => Ok(()),
             },
-            From::Scale(module, rows, cols) => match self.linear(module, *rows, *cols)?.values {
+            From::Scale(module, rows, cols) => match self.linear(module, *rows, *cols)?.packed().values {
                 Values::Nvfp4 { global: Nvfp4Global::Multiply(scale), .. }
                 | Values::Fp8 { scales: Fp8Scales::Tensor(scale), .. } => write(&scale.to_le_bytes()),
                 _ => Ok(()),
