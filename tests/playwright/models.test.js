@@ -153,12 +153,12 @@ test("a folder is added and forgotten, and what is none says why", async () => {
   await page.getByRole("button", { name: "Add a folder…" }).click();
   const dialog = page.getByRole("dialog", { name: "Add a folder with models" });
   for (const [typed, said] of [["relative", /whole path/], [path.join(hearth.home, "guf"), /GGUF/], ["/no/such", /there is no folder/i]]) {
-    await dialog.getByLabel("Folder", { exact: true }).fill(typed);
+    await dialog.getByLabel("Folder or GGUF file").fill(typed);
     await page.keyboard.press("Enter");
     await dialog.getByRole("alert").getByText(said).waitFor();
   }
-  await dialog.getByLabel("Folder", { exact: true }).fill(folder);
-  await dialog.getByRole("button", { name: "Add the folder" }).click();
+  await dialog.getByLabel("Folder or GGUF file").fill(folder);
+  await dialog.getByRole("button", { name: "Add it" }).click();
   const row = region("On this machine").getByRole("row", { name: /one/ });
   await row.getByText("cannot run", { exact: true }).waitFor();
   await row.getByRole("button", { name: "Take one off the list" }).click();

@@ -56,6 +56,7 @@ const plan = (context: number): Plan => ({
   needed: needs(context), peak: needs(context) + 0.6 * GiB, available: 62 * GiB, bytes_per_token: 2.9e9, roof: 231e9,
   decode_tok_s_ceiling: 79.6, max_context: 262144,
   contexts: [8, 16, 32, 64, 128, 256].map((k) => ({ context: k * 1024, needed: needs(k * 1024) })),
+  expanded: null,
 });
 export const bigPlan = plan(131072);
 export const prospect = (model: string, context: number | null): Prospect => ({

@@ -44,7 +44,7 @@ export const settings: Settings = {
 };
 export const plan: Plan = {
   verdict: "fits", context: 4096, needed: 61 * MiB, peak: 65 * MiB, available: 14.2 * GiB, bytes_per_token: 4.1e6, roof: 32e9,
-  decode_tok_s_ceiling: 7800, max_context: 4096, contexts: [{ context: 4096, needed: 61 * MiB }],
+  decode_tok_s_ceiling: 7800, max_context: 4096, contexts: [{ context: 4096, needed: 61 * MiB }], expanded: null,
   parts: [part("weights", 10 * MiB), part("kv_reserved", 32 * MiB), part("state", 3 * MiB), part("scratch", 16 * MiB)],
 };
 

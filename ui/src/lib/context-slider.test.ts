@@ -20,6 +20,7 @@ const plan = (available: number | null): Plan => ({
     { context: 131072, needed: 60 * GIB },
     { context: 262144, needed: 120 * GIB },
   ],
+  expanded: null,
 });
 
 test("a mark is where the memory of its context ends, and what crosses the line is seen to", () => {

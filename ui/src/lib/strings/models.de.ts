@@ -81,11 +81,11 @@ export const modelsGerman: Translation<typeof models> = {
 
   import: {
     title: "Einen Ordner mit Modellen hinzufügen",
-    how: "Ein Ordner mit config.json und *.safetensors, oder mit Ordnern dieser Art. Nichts wird kopiert oder verschoben.",
-    label: "Ordner",
+    how: "Ein Ordner mit config.json und *.safetensors, eine GGUF-Datei, oder ein Ordner mit beidem. Nichts wird kopiert oder verschoben.",
+    label: "Ordner oder GGUF-Datei",
     placeholder: "/home/ich/modelle",
-    gguf: "GGUF-Dateien laufen noch nicht.",
-    add: "Ordner hinzufügen",
+    gguf: "GGUF läuft bei Qwen3.5 und Qwen3.6. Die meisten seiner Typen brauchen mehr Speicher als Platz auf der Platte; der Plan in den Einstellungen sagt, wie viel.",
+    add: "Hinzufügen",
     cancel: "Abbrechen",
   },
 

@@ -79,11 +79,11 @@ export const models = {
 
   import: {
     title: "Add a folder with models",
-    how: "A folder that holds config.json and *.safetensors, or folders of that kind. Nothing is copied or moved.",
-    label: "Folder",
+    how: "A folder that holds config.json and *.safetensors, a GGUF file, or a folder of either. Nothing is copied or moved.",
+    label: "Folder or GGUF file",
     placeholder: "/home/me/models",
-    gguf: "GGUF files cannot be run yet.",
-    add: "Add the folder",
+    gguf: "GGUF runs for Qwen3.5 and Qwen3.6. Most of its types take more memory than room on the disk; the plan in Settings says how much.",
+    add: "Add it",
     cancel: "Cancel",
   },
 

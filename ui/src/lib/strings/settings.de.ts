@@ -68,6 +68,7 @@ export const settingsGerman: Translation<typeof settings> = {
     verdicts: { fits: "Passt", tight: "Knapp", does_not_fit: "Passt nicht" },
     asking: "Rechnet…",
     needed: (needed, available) => `${needed} von ${available}, die zu haben sind`,
+    expanded: (types, stored, loaded) => `${types}: ${stored} in der Datei, beim Laden zu ${loaded} aus 16-Bit-Zahlen entfaltet`,
     context: (length) => `für einen Kontext von ${length} Token`,
     perToken: (bytes) => `${bytes} je Token gelesen`,
     ceiling: (rate) => `höchstens ${rate} Tok/s auf diesem Rechner`,

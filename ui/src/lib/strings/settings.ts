@@ -66,6 +66,7 @@ export const settings = {
     verdicts: { fits: "Fits", tight: "Tight", does_not_fit: "Does not fit" } as Record<string, string>,
     asking: "Working it out…",
     needed: (needed: string, available: string) => `${needed} of ${available} that can be had`,
+    expanded: (types: string, stored: string, loaded: string) => `${types}: ${stored} in the file, expanded at load to ${loaded} of 16-bit numbers`,
     context: (length: string) => `for a context of ${length} tokens`,
     perToken: (bytes: string) => `${bytes} read per token`,
     ceiling: (rate: string) => `at most ${rate} tok/s on this machine`,

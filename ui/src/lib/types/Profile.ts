@@ -6,7 +6,7 @@ import type { SamplingDefaults } from "./SamplingDefaults";
  */
 export type Profile = { 
 /**
- * `ember`, a folder, or a Hugging Face id in the cache.
+ * `ember`, a folder, a GGUF file, or a Hugging Face id in the cache.
  */
 model: string, 
 /**
