@@ -1,12 +1,12 @@
 //! The models on this machine as cards: what a profile can name, whether Hearth can run it, and why not. Used by the control API
 //! and `hearth list`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hearth_checkpoint::Checkpoint;
 use hearth_engine::status::Fault;
 use hearth_hub::{EMBER, FoundModel, HubCache, HubError, Location, locate};
-use hearth_model::family;
+use hearth_model::{ModelError, ModelSpec, family};
 
 use crate::{control::types::ModelCard, error::sentence};
 
@@ -15,22 +15,33 @@ pub fn cards(folders: &[PathBuf]) -> Vec<ModelCard> {
     let mut cards = vec![ember()];
     if let Some(cache) = HubCache::from_env() {
         let ids = cache.ids();
-        cards.extend(ids.iter().map(|id| {
-            match cache.snapshot(id).and_then(|path| hearth_hub::read(&path, Some(id))) {
-                Ok(found) => described(&found),
-                Err(error) => broken(id, &error),
-            }
+        cards.extend(ids.iter().flat_map(|id| match cache.snapshot(id) {
+            Ok(path) => in_cache(id, &path),
+            Err(error) => vec![broken(id, &error)],
         }));
     }
     for folder in folders {
         // A profile is used from other working folders too.
-        let found = hearth_hub::in_folder(&folder.canonicalize().unwrap_or_else(|_| folder.clone()));
+        let found = hearth_hub::in_folder(&resolved(folder).unwrap_or_else(|_| folder.clone()));
         cards.extend(found.iter().map(|found| match found {
             Ok(found) => described(found),
             Err(error) => broken(&folder.to_string_lossy(), error),
         }));
     }
     cards
+}
+
+/// The models of a repository in the cache: itself, or its GGUF files, by their paths if there are several.
+fn in_cache(id: &str, snapshot: &Path) -> Vec<ModelCard> {
+    let card = |path: &Path, id: Option<&str>| match hearth_hub::read(path, id) {
+        Ok(found) => described(&found),
+        Err(error) => broken(id.unwrap_or(&path.to_string_lossy()), &error),
+    };
+    match hearth_hub::gguf_files(snapshot).as_slice() {
+        files if files.is_empty() || snapshot.join("config.json").is_file() => vec![card(snapshot, Some(id))],
+        [one] => vec![card(one, Some(id))],
+        many => many.iter().map(|path| card(path, None)).collect(),
+    }
 }
 
 /// The card of what a profile names.
@@ -41,19 +52,41 @@ pub fn card(model: &str) -> Result<ModelCard, HubError> {
     }
 }
 
-/// A folder that holds a model, or folders of models, as the settings keep it. The fault says why it is none.
+/// A GGUF file, a folder that holds a model, or folders of models, as the settings keep it. The fault says why it is none.
 pub(crate) fn importable(folder: &str) -> Result<PathBuf, Fault> {
     let path = hearth_hub::expanded(folder.trim());
     if !path.is_absolute() {
         let text = format!("{folder:?} does not say where on this machine it is.");
         return Err(Fault::new("not_absolute", text, "Give the whole path, beginning with / or ~/."));
     }
-    let path = path.canonicalize().map_err(|_| fault(&HubError::NoFolder { path }))?;
-    hearth_hub::refuse_gguf(&path).map_err(|error| fault(&error))?;
-    match hearth_hub::in_folder(&path).into_iter().next() {
+    let path = resolved(&path).map_err(|_| fault(&HubError::NoFolder { path }))?;
+    let found = hearth_hub::in_folder(&path);
+    // What only lies there as GGUF was not chosen by its family: it is told at once if none of it can be run.
+    let gguf =
+        |found: &Result<FoundModel, HubError>| found.as_ref().is_ok_and(|f| hearth_hub::is_gguf(&f.path));
+    if found.iter().all(gguf) {
+        let mut faults = found.iter().flatten().map(|found| described(found).fault);
+        if let Some(Some(first)) = faults.next()
+            && faults.all(|fault| fault.is_some())
+        {
+            return Err(first);
+        }
+    }
+    match found.into_iter().next() {
         None => Err(fault(&HubError::NoConfig { path })),
         Some(Err(error)) => Err(fault(&error)),
         Some(Ok(_)) => Ok(path),
+    }
+}
+
+/// A path without links, but for a GGUF file its own name: in a cache it is a link to one that says nothing.
+fn resolved(path: &Path) -> std::io::Result<PathBuf> {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) if hearth_hub::is_gguf(path) => {
+            path.metadata()?;
+            Ok(folder.canonicalize()?.join(name))
+        }
+        _ => path.canonicalize(),
     }
 }
 
@@ -91,8 +124,11 @@ fn ember() -> ModelCard {
 
 /// The card of a folder.
 pub(crate) fn described(found: &FoundModel) -> ModelCard {
-    let name = found.id.trim_end_matches('/').rsplit('/').next().unwrap_or(&found.id).to_owned();
-    let (family, max_context, fault) = match family::read(&found.config) {
+    let name = match hearth_hub::is_gguf(&found.path) {
+        true => hearth_checkpoint::gguf::model_name(&found.path),
+        false => found.id.trim_end_matches('/').rsplit('/').next().unwrap_or(&found.id).to_owned(),
+    };
+    let (family, max_context, fault) = match spec(found) {
         Ok(spec) => (Some(spec.family.clone()), u32::try_from(spec.context).ok(), None),
         Err(error) => {
             let fault = Fault::new(error.code(), sentence(&error.to_string()), error.next_step());
@@ -107,6 +143,14 @@ pub(crate) fn described(found: &FoundModel) -> ModelCard {
         fault,
         bytes: found.bytes as f64,
         max_context,
+    }
+}
+
+/// What the model is, by its config.json or, a GGUF, by its header.
+fn spec(found: &FoundModel) -> Result<ModelSpec, ModelError> {
+    match hearth_hub::is_gguf(&found.path) {
+        true => family::read(hearth_model::outline(&found.path)?.config()),
+        false => family::read(&found.config),
     }
 }
 

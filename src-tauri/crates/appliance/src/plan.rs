@@ -12,7 +12,7 @@ use hearth_model::{Budget, KvType, LoadOptions, ModelError, family};
 use hearth_monitor::HostMemory;
 
 use crate::{
-    control::types::{ContextNeed, MemoryPart, Plan, Profile, Source},
+    control::types::{ContextNeed, ExpandedWeights, MemoryPart, Plan, Profile, Source},
     error::sentence,
     models,
 };
@@ -58,7 +58,7 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) ->
             built_in.outline()
         }
         Location::Folder { path, .. } => {
-            read = Outline::read(&path).map_err(|e| model_fault(e.into()))?;
+            read = hearth_model::outline(&path).map_err(model_fault)?;
             &read
         }
     };
@@ -88,7 +88,7 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) ->
         budget = Budget::of(&spec, outline, &options).map_err(model_fault)?;
     }
     let tokens = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let largest = outline.tensors().map(|tensor| tensor.bytes).max().unwrap_or(0);
+    let largest = outline.tensors().map(|tensor| tensor.loaded_bytes()).max().unwrap_or(0);
     let plan = verdict(&budget, tokens(options.context), largest, around);
     let contexts = contexts(spec.context)
         .map(|context| {
@@ -96,7 +96,12 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) ->
             Ok(ContextNeed { context: tokens(context), needed: budget.total() as f64 })
         })
         .collect::<Result<Vec<_>, _>>();
-    Ok(Plan { max_context: tokens(spec.context), contexts: contexts.map_err(model_fault)?, ..plan })
+    let expanded = outline.expanded().map(|expanded| ExpandedWeights {
+        types: expanded.types.into_iter().map(str::to_owned).collect(),
+        stored: expanded.stored as f64,
+        loaded: expanded.loaded as f64,
+    });
+    Ok(Plan { max_context: tokens(spec.context), contexts: contexts.map_err(model_fault)?, expanded, ..plan })
 }
 
 /// The marks of the context slider: 8K and its doubles up to 1M, as far as the model goes, and the model's own.
@@ -133,6 +138,7 @@ fn verdict(budget: &Budget, context: u32, largest: u64, around: &Surroundings) -
         available,
         max_context: context,
         contexts: Vec::new(),
+        expanded: None,
         roof: around.roof,
         bytes_per_token: Some(bytes_per_token),
         decode_tok_s_ceiling: around

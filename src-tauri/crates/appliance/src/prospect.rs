@@ -129,6 +129,7 @@ fn shares(outline: &Outline) -> Vec<FormatShare> {
         ("BF16", bytes.bf16),
         ("F16", bytes.f16),
         ("F32", bytes.f32),
+        ("GGUF", bytes.expanded),
         ("other", bytes.other),
     ]
     .into_iter()

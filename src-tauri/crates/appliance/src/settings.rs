@@ -99,7 +99,10 @@ impl Profile {
     pub fn check(&self) -> Result<(), ApplianceError> {
         let bad = |key, problem: String| Err(ApplianceError::BadSetting { key, problem });
         if self.model.trim().is_empty() || self.model.contains('\0') {
-            return bad("profile.model", "expected `ember`, a folder, or a Hugging Face id".into());
+            return bad(
+                "profile.model",
+                "expected `ember`, a folder, a GGUF file, or a Hugging Face id".into(),
+            );
         }
         if self.context.is_some_and(|n| n == 0 || n > CONTEXT_LIMIT) {
             return bad("profile.context", format!("expected 1 to {CONTEXT_LIMIT} tokens, or none"));

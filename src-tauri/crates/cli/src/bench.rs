@@ -27,7 +27,7 @@ use report::Report;
 /// Options of `hearth bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// `ember`, a folder, or a Hugging Face id in the cache.
+    /// `ember`, a folder, a GGUF file, or a Hugging Face id in the cache.
     #[arg(required_unless_present_any = ["synthetic", "shapes"], conflicts_with = "synthetic")]
     model: Option<String>,
     /// Invented weights of a named shape, SHAPE or SHAPE:RECIPE; see --shapes.

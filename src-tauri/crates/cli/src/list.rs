@@ -9,7 +9,7 @@ use crate::output;
 /// Options of `hearth list`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also look through this folder (each sub-folder with a config.json is a model).
+    /// Also look through this folder (each sub-folder with a config.json is a model, and each GGUF file).
     #[arg(long = "in", value_name = "FOLDER")]
     folders: Vec<PathBuf>,
 }

@@ -19,7 +19,7 @@ use crate::open::{open, with_next_step};
 /// Options of `hearth logits`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// `ember`, a folder, or a Hugging Face id in the cache.
+    /// `ember`, a folder, a GGUF file, or a Hugging Face id in the cache.
     model: String,
     /// Token ids, separated by commas; @FILE reads them from a file.
     #[arg(long, value_name = "ID,ID,...", allow_hyphen_values = true)]

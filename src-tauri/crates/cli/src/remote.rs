@@ -11,7 +11,7 @@ use crate::output;
 /// Options of `hearth start`.
 #[derive(clap::Args)]
 pub struct StartArgs {
-    /// `ember`, a folder, or a Hugging Face id in the cache; default: the model of the settings.
+    /// `ember`, a folder, a GGUF file, or a Hugging Face id in the cache; default: the model of the settings.
     model: Option<OsString>,
     /// Start it although the plan says that it does not fit.
     #[arg(long)]

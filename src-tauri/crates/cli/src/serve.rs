@@ -36,7 +36,7 @@ const DEVICE_FAILED: u8 = 4;
 /// Options of `hearth serve`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Model to serve: `ember` (built in), a folder, or a Hugging Face id in the cache.
+    /// Model to serve: `ember` (built in), a folder, a GGUF file, or a Hugging Face id in the cache.
     model: OsString,
     /// Listen on this Unix socket instead of a TCP port.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["host", "port"])]

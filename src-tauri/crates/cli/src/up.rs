@@ -14,7 +14,7 @@ pub struct Args {
     /// Port of endpoint, control API and pages; 0 for any free one.
     #[arg(long)]
     port: Option<u16>,
-    /// Model to serve: `ember`, a folder, or a Hugging Face id in the cache.
+    /// Model to serve: `ember`, a folder, a GGUF file, or a Hugging Face id in the cache.
     #[arg(long)]
     model: Option<OsString>,
     /// Start the model at once.

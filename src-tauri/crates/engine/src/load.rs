@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use hearth_checkpoint::{Checkpoint, CheckpointError};
+use hearth_checkpoint::{Checkpoint, CheckpointError, Expanded, Outline};
 use hearth_kernels::{Device, OpError, Ops, ops::Pass, selftest::Scale};
 use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, Seed, family};
 use serde_json::Value;
@@ -30,7 +30,7 @@ const SHORTEST: usize = 2048;
 /// What to load, and how.
 #[derive(Debug, Clone)]
 pub struct LoadRequest {
-    /// A checkpoint folder; None: the built-in model.
+    /// A checkpoint folder or a GGUF file; None: the built-in model.
     pub folder: Option<PathBuf>,
     /// The name in answers; None: the folder's.
     pub id: Option<String>,
@@ -129,10 +129,9 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         notices.push(fault);
     }
     let checkpoint = match &request.folder {
-        Some(folder) => Checkpoint::open(folder),
-        None => Checkpoint::builtin(),
-    }
-    .map_err(checkpoint_fault)?;
+        Some(folder) => hearth_model::open(folder).map_err(model_fault)?,
+        None => Checkpoint::builtin().map_err(checkpoint_fault)?,
+    };
     // The tokenizer is read first: it is the quickest way to find out that a folder is incomplete.
     let tokenizer = read_tokenizer(&checkpoint)?;
     let mut spec = family::read(checkpoint.config()).map_err(model_fault)?;
@@ -142,6 +141,8 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     }
     let memory_limit = memory_limit(request.memory_reserve, ops.as_ref()).filter(|_| !request.anyway);
     let options = fit(request, &checkpoint, &spec, &ops, memory_limit)?;
+    let fp4_activations = request.fp4_activations && notices.is_empty();
+    notices.extend(expanded(checkpoint.outline()));
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
     board.lock().model = Some(EngineModel {
         id: id.clone(),
@@ -154,7 +155,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         device: ops.device().to_owned(),
         exact: options.exact,
         mtp_depth: spec.mtp.as_ref().map(|_| request.mtp_depth.to_string()),
-        fp4_activations: request.fp4_activations && notices.is_empty(),
+        fp4_activations,
         notices,
     });
 
@@ -215,6 +216,19 @@ fn switch_fp4_on(request: &LoadRequest, ops: &dyn Ops, board: &Board) -> Result<
         proof::require_fp4(ops, Scale::Full, proof::folder().as_deref(), &mut || board.beat())?;
     }
     ops.set_fp4_activations(true).map_err(not_opened)
+}
+
+/// What is said of weights that take more memory than room in their file, if there are any.
+fn expanded(outline: &Outline) -> Option<Fault> {
+    let Expanded { types, stored, loaded } = outline.expanded()?;
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let text = format!(
+        "The weights stored as {} are expanded to 16 bits at load: {:.1} GiB in the file, {:.1} GiB in memory, and a token reads as much more.",
+        types.join(", "),
+        gib(stored),
+        gib(loaded)
+    );
+    Some(Fault::new("gguf_expanded", text, "A safetensors copy in NVFP4 or FP8 stays packed."))
 }
 
 fn not_opened(error: OpError) -> Fault {

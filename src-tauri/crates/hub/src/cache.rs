@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{HubError, RepoFolder, download::space, locate::check_id};
+use crate::{HubError, RepoFolder, download::space, gguf_files, locate::check_id};
 
 /// One cache folder, the one that holds the `models--*` folders.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl HubCache {
         Ok(RepoFolder::new(self, id))
     }
 
-    /// The snapshot of a model: the commit that `refs/main` names, else the newest one with a config.json.
+    /// The snapshot of a model: the commit that `refs/main` names, else the newest one with a config.json or GGUF files.
     pub fn snapshot(&self, id: &str) -> Result<PathBuf, HubError> {
         let folder = self.root.join(format!("models--{}", id.replace('/', "--")));
         if !folder.is_dir() {
@@ -68,7 +68,7 @@ impl HubCache {
         let named =
             named.filter(|commit| !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric()));
         if let Some(path) = named.map(|commit| snapshots.join(commit))
-            && path.join("config.json").is_file()
+            && holds_model(&path)
         {
             return Ok(path);
         }
@@ -77,12 +77,12 @@ impl HubCache {
             .flatten()
             .flatten()
             .map(|entry| entry.path())
-            .filter(|path| path.join("config.json").is_file())
+            .filter(|path| holds_model(path))
             .max_by_key(|path| fs::metadata(path).and_then(|m| m.modified()).ok());
         newest.ok_or(HubError::NoSnapshot { id: id.into(), folder })
     }
 
-    /// Every model id in the cache that has a snapshot with a config.json, sorted.
+    /// Every model id in the cache that has a snapshot with a config.json or GGUF files, sorted.
     pub fn ids(&self) -> Vec<String> {
         let mut ids: Vec<String> = fs::read_dir(&self.root)
             .into_iter()
@@ -96,6 +96,10 @@ impl HubCache {
         ids.sort();
         ids
     }
+}
+
+fn holds_model(snapshot: &Path) -> bool {
+    snapshot.join("config.json").is_file() || !gguf_files(snapshot).is_empty()
 }
 
 #[cfg(test)]

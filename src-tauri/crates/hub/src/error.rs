@@ -42,11 +42,19 @@ pub enum HubError {
         /// The folder.
         path: PathBuf,
     },
-    /// A GGUF file, or a folder or repository of them.
-    #[error("{place} holds GGUF, which Hearth does not read yet")]
+    /// A repository of GGUF files.
+    #[error("{place} holds GGUF files only, of which Hearth cannot download one alone yet")]
     Gguf {
-        /// File, folder or repository.
+        /// The repository.
         place: String,
+    },
+    /// A folder with several GGUF models.
+    #[error("{path} holds {count} GGUF models")]
+    SeveralGguf {
+        /// The folder.
+        path: PathBuf,
+        /// How many.
+        count: usize,
     },
     /// A file that cannot be read.
     #[error("{path} cannot be read: {cause}")]
@@ -201,6 +209,7 @@ impl HubError {
             HubError::NoFolder { .. } => "no_such_folder",
             HubError::NoConfig { .. } => "not_a_model_folder",
             HubError::Gguf { .. } => "gguf_not_supported",
+            HubError::SeveralGguf { .. } => "gguf_ambiguous",
             HubError::Unreadable { .. } => "unreadable",
             HubError::Unwritable { .. } => "unwritable",
             HubError::BadConfig { .. } => "bad_config",
@@ -246,9 +255,12 @@ impl HubError {
             HubError::NoSnapshot { .. } => "Download it again; a finished download keeps what is there.",
             HubError::NoFolder { .. } => "Check the path.",
             HubError::NoConfig { .. } => {
-                "Point at the folder that holds config.json and the *.safetensors files."
+                "Point at the folder that holds config.json and the *.safetensors files, or at a GGUF file."
             }
-            HubError::Gguf { .. } => "Choose a safetensors version of this model.",
+            HubError::Gguf { .. } => {
+                "Choose a safetensors version of this model, or download one of its files yourself and add it on the page Models."
+            }
+            HubError::SeveralGguf { .. } => "Give the path of one of the files.",
             HubError::Unreadable { .. } => "Check the permissions of the file.",
             HubError::Unwritable { .. } => "Check that the folder belongs to you and its disk is writable.",
             HubError::BadConfig { .. } => "Download the file again.",

@@ -1,4 +1,4 @@
-//! A model folder as it lies on disk: its config and size, before anything is loaded.
+//! A model as it lies on disk, a folder or a GGUF file: its config and size, before anything is loaded.
 
 use std::{
     fs,
@@ -13,22 +13,31 @@ use crate::HubError;
 /// A config.json is a few kilobytes (with a quantisation map of many modules, a few megabytes).
 const CONFIG_LIMIT: u64 = 64 << 20;
 
-/// A folder that holds a model.
+/// A folder that holds a model, or a GGUF file.
 #[derive(Debug, Clone)]
 pub struct FoundModel {
     /// What a profile's `model` takes: the path, or a Hugging Face id.
     pub id: String,
-    /// The folder.
+    /// The folder, or the first GGUF file of the model.
     pub path: PathBuf,
-    /// config.json.
+    /// config.json; null for GGUF, which has its own header.
     pub config: Value,
     /// Bytes of all files, links followed (the cache links to blobs).
     pub bytes: u64,
 }
 
-/// Reads one folder. `id`: the Hugging Face id if it came from the cache, else the path stands for it.
+/// Reads one folder or GGUF file. `id`: the Hugging Face id if it came from the cache, else the path stands for it.
 pub fn read(path: &Path, id: Option<&str>) -> Result<FoundModel, HubError> {
     let text = path.to_str().ok_or_else(|| HubError::NotUtf8 { path: path.into() })?;
+    let id = id.unwrap_or(text).to_owned();
+    if is_gguf(path) {
+        let bytes =
+            set_of(path).iter().filter_map(|file| fs::metadata(file).ok()).map(|meta| meta.len()).sum();
+        return match path.is_file() {
+            true => Ok(FoundModel { id, path: path.into(), config: Value::Null, bytes }),
+            false => Err(HubError::NoFolder { path: path.into() }),
+        };
+    }
     let file = path.join("config.json");
     let unreadable = |cause| HubError::Unreadable { path: file.clone(), cause };
     let mut config = Vec::new();
@@ -46,31 +55,66 @@ pub fn read(path: &Path, id: Option<&str>) -> Result<FoundModel, HubError> {
         .filter(|meta| meta.is_file())
         .map(|meta| meta.len())
         .sum();
-    Ok(FoundModel { id: id.unwrap_or(text).into(), path: path.into(), config, bytes })
+    Ok(FoundModel { id, path: path.into(), config, bytes })
 }
 
-/// Says so if a path is a GGUF file, or a folder that holds nothing else, which would only be called "no model" otherwise.
-pub fn refuse_gguf(path: &Path) -> Result<(), HubError> {
-    let is_gguf = |path: &Path| path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"));
-    let entries = || fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-    let only = !path.join("config.json").is_file() && entries().any(|path| is_gguf(&path));
-    match is_gguf(path) || only {
-        true => Err(HubError::Gguf { place: path.display().to_string() }),
-        false => Ok(()),
-    }
+/// Whether a path looks like a GGUF file. Only its name is looked at.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|kind| kind.eq_ignore_ascii_case("gguf"))
 }
 
-/// The model folders directly inside `folder` (and `folder` itself if it is one), in name order; unreadable ones are errors.
+/// The GGUF models directly inside a folder, in name order: of a set the first file. Vision towers (`mmproj`) are parts of others.
+pub fn gguf_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries
+        .filter(|path| is_gguf(path) && path.is_file())
+        .filter(|path| !stem(path).starts_with("mmproj"))
+        .filter(|path| numbered(stem(path)).is_none_or(|(_, number, _)| number == "00001"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
+}
+
+/// Name, number and count of `NAME-00001-of-00003`.
+fn numbered(stem: &str) -> Option<(&str, &str, &str)> {
+    let (rest, count) = stem.rsplit_once("-of-")?;
+    let (name, number) = rest.rsplit_once('-')?;
+    let five = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    (five(number) && five(count)).then_some((name, number, count))
+}
+
+/// The files of the set that begins with `path`; itself if it is no set.
+fn set_of(path: &Path) -> Vec<PathBuf> {
+    let Some((name, _, count)) = numbered(stem(path)) else { return vec![path.into()] };
+    let is_one = |other: &PathBuf| {
+        is_gguf(other) && numbered(stem(other)).is_some_and(|found| found.0 == name && found.2 == count)
+    };
+    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(is_one).collect()
+}
+
+/// The models directly inside `folder` (and `folder` itself if it is one): folders with a config.json, GGUF files, and the GGUF
+/// files of folders without one, in name order; unreadable ones are errors.
 pub fn in_folder(folder: &Path) -> Vec<Result<FoundModel, HubError>> {
-    if folder.join("config.json").is_file() {
+    if folder.join("config.json").is_file() || is_gguf(folder) {
         return vec![read(folder, None)];
     }
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(cause) => return vec![Err(HubError::Unreadable { path: folder.into(), cause })],
     };
-    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.join("config.json").is_file());
+    let mut paths = gguf_files(folder);
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.join("config.json").is_file() {
+            paths.push(path);
+        } else if path.is_dir() {
+            paths.extend(gguf_files(&path));
+        }
+    }
     paths.sort();
     paths.iter().map(|path| read(path, None)).collect()
 }
@@ -104,16 +148,22 @@ mod tests {
     }
 
     #[test]
-    fn gguf_is_told_from_no_model_at_all() {
+    fn gguf_files_are_models_sets_are_one_and_vision_towers_none() {
         let root = tempfile::tempdir().unwrap();
-        assert!(refuse_gguf(root.path()).is_ok());
-        let file = root.path().join("model.Q4_K_M.GGUF");
-        fs::write(&file, "GGUF").unwrap();
-        for path in [root.path(), &file] {
-            assert_eq!(refuse_gguf(path).unwrap_err().code(), "gguf_not_supported");
+        let inner = root.path().join("publisher");
+        fs::create_dir(&inner).unwrap();
+        for name in
+            ["b.Q4_K_M.GGUF", "a-00001-of-00002.gguf", "a-00002-of-00002.gguf", "mmproj-b.gguf", "x.txt"]
+        {
+            fs::write(root.path().join(name), "GGUF").unwrap();
         }
-        fs::write(root.path().join("config.json"), "{}").unwrap();
-        assert!(refuse_gguf(root.path()).is_ok());
+        fs::write(inner.join("c.gguf"), "GGUF").unwrap();
+        let found: Vec<FoundModel> = in_folder(root.path()).into_iter().map(Result::unwrap).collect();
+        let names: Vec<&str> = found.iter().map(|model| model.id.rsplit('/').next().unwrap()).collect();
+        assert_eq!(names, ["a-00001-of-00002.gguf", "b.Q4_K_M.GGUF", "c.gguf"]);
+        assert_eq!(found.iter().map(|model| model.bytes).collect::<Vec<_>>(), [8, 4, 4]);
+        assert_eq!(in_folder(&inner.join("c.gguf")).remove(0).unwrap().config, Value::Null);
+        assert!(in_folder(&inner.join("d.gguf")).remove(0).is_err());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Finds models on disk and fetches them from the hub. A model is `ember` (built in), a folder, or a Hugging Face id in the cache; the
-//! cache is the ordinary one, so other tools share the downloads. Called by the CLI (`hearth serve MODEL`, `hearth list`,
+//! Finds models on disk and fetches them from the hub. A model is `ember` (built in), a folder, a GGUF file, or a Hugging Face id in
+//! the cache; the cache is the ordinary one, so other tools share the downloads. Called by the CLI (`hearth serve MODEL`, `hearth list`,
 //! `hearth pull`) and the appliance. Nothing here goes to the network unless it is called for.
 
 mod cache;
@@ -20,7 +20,7 @@ pub use download::{
     Wish, download,
 };
 pub use error::HubError;
-pub use found::{FoundModel, in_folder, read, refuse_gguf};
+pub use found::{FoundModel, gguf_files, in_folder, is_gguf, read};
 pub use listing::{Listing, RemoteFile};
 pub use locate::{EMBER, Location, expanded, locate};
 pub use outline::RemoteOutline;

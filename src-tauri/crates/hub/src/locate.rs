@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{HubCache, HubError};
+use crate::{HubCache, HubError, gguf_files, is_gguf};
 
 /// Name of the built-in model.
 pub const EMBER: &str = "ember";
@@ -12,16 +12,17 @@ pub const EMBER: &str = "ember";
 pub enum Location {
     /// Inside the program.
     BuiltIn,
-    /// A folder that holds a config.json; `id` is the Hugging Face id if it came from the cache.
+    /// A folder that holds a config.json, or a GGUF file (the first of a set); `id` is the Hugging Face id if it came from the cache.
     Folder {
-        /// The folder.
+        /// Folder or file.
         path: PathBuf,
         /// Hugging Face id.
         id: Option<String>,
     },
 }
 
-/// Finds a model. A name with a leading `/`, `.` or `~`, or one that is a folder here, is a path; else it must be an id.
+/// Finds a model. A name with a leading `/`, `.` or `~`, or one that is a folder or a GGUF file here, is a path; else it must be an id.
+/// A folder with a single GGUF model stands for it.
 pub fn locate(name: &str, cache: Option<&HubCache>) -> Result<Location, HubError> {
     if name == EMBER {
         return Ok(Location::BuiltIn);
@@ -31,18 +32,34 @@ pub fn locate(name: &str, cache: Option<&HubCache>) -> Result<Location, HubError
         return Err(bad());
     }
     let path = expanded(name);
-    if name.starts_with(['/', '.', '~']) || path.is_dir() {
-        return match () {
-            _ if path.join("config.json").is_file() => Ok(Location::Folder { path, id: None }),
-            _ if path.is_dir() => Err(HubError::NoConfig { path }),
-            _ => Err(HubError::NoFolder { path }),
-        };
+    let is_gguf_file = is_gguf(&path) && path.is_file();
+    if name.starts_with(['/', '.', '~']) || path.is_dir() || is_gguf_file {
+        if is_gguf_file || path.join("config.json").is_file() {
+            return Ok(Location::Folder { path, id: None });
+        }
+        if !path.is_dir() {
+            return Err(HubError::NoFolder { path });
+        }
+        return only_gguf(path, None);
     }
     if !is_id(name) {
         return Err(bad());
     }
     let cache = cache.ok_or_else(|| HubError::NotInCache { id: name.into(), cache: PathBuf::new() })?;
-    Ok(Location::Folder { path: cache.snapshot(name)?, id: Some(name.into()) })
+    let path = cache.snapshot(name)?;
+    if path.join("config.json").is_file() {
+        return Ok(Location::Folder { path, id: Some(name.into()) });
+    }
+    only_gguf(path, Some(name.into()))
+}
+
+/// The GGUF model of a folder without a config.json.
+fn only_gguf(path: PathBuf, id: Option<String>) -> Result<Location, HubError> {
+    match gguf_files(&path).as_slice() {
+        [] => Err(HubError::NoConfig { path }),
+        [one] => Ok(Location::Folder { path: one.clone(), id }),
+        many => Err(HubError::SeveralGguf { count: many.len(), path }),
+    }
 }
 
 /// A path as a person types it: `~/` is the home folder.
@@ -84,6 +101,19 @@ mod tests {
         assert!(matches!(locate(path, None), Err(HubError::NoConfig { .. })));
         std::fs::write(here.path().join("config.json"), "{}").unwrap();
         assert_eq!(locate(path, None).unwrap(), Location::Folder { path: here.path().into(), id: None });
+    }
+
+    #[test]
+    fn a_gguf_file_is_found_and_a_folder_with_one_stands_for_it() {
+        let here = tempfile::tempdir().unwrap();
+        let (folder, file) = (here.path().to_str().unwrap(), here.path().join("m.gguf"));
+        assert!(matches!(locate(file.to_str().unwrap(), None), Err(HubError::NoFolder { .. })));
+        std::fs::write(&file, "GGUF").unwrap();
+        for name in [folder, file.to_str().unwrap()] {
+            assert_eq!(locate(name, None).unwrap(), Location::Folder { path: file.clone(), id: None });
+        }
+        std::fs::write(here.path().join("n.gguf"), "GGUF").unwrap();
+        assert!(matches!(locate(folder, None), Err(HubError::SeveralGguf { count: 2, .. })));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub enum Source {
 #[ts(export)]
 #[serde(default, deny_unknown_fields)]
 pub struct Profile {
-    /// `ember`, a folder, or a Hugging Face id in the cache.
+    /// `ember`, a folder, a GGUF file, or a Hugging Face id in the cache.
     pub model: String,
     /// Context length, tokens; null: the model's own limit or what fits.
     pub context: Option<u32>,
@@ -328,6 +328,20 @@ pub struct Plan {
     pub max_context: u32,
     /// What other contexts would need, shortest first: 8K, 16K ... and the model's own.
     pub contexts: Vec<ContextNeed>,
+    /// Weights of a GGUF file that take more in memory than in the file; null if none do.
+    pub expanded: Option<ExpandedWeights>,
+}
+
+/// Weights that are expanded to 16 bits when they are loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct ExpandedWeights {
+    /// Their types, as `Q4_K`.
+    pub types: Vec<String>,
+    /// Bytes in the file.
+    pub stored: f64,
+    /// Bytes in memory.
+    pub loaded: f64,
 }
 
 /// What one context would need.
