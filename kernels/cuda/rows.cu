@@ -8,10 +8,13 @@ constexpr int THREADS = 256;
 
 struct EmbedArgs {
     Matrix table;
-    u64 pass; // its ids
-    u64 out;  // f32 [t, cols]
+    u64 pass;   // its ids
+    u64 out;    // f32 [t, cols]
+    u64 chosen; // u32: tokens chosen by sample_pick; an id from CHOSEN on is the token in place id - CHOSEN
 };
-static_assert(sizeof(EmbedArgs) == 64, "as in rows.rs");
+static_assert(sizeof(EmbedArgs) == 72, "as in rows.rs");
+
+constexpr u32 CHOSEN = 0x80000000u;
 
 // Half `j` of a fragment's register.
 template <bool BFLOAT> ROWS_FN float half_of(u32 pair, int j) {
@@ -55,7 +58,12 @@ template <u32 FMT> ROWS_FN void embed_row(const Matrix& table, u32 id, float* ou
 KERNEL(rows_embed, THREADS, 2, EmbedArgs) {
     pdl_launch();
     pdl_wait();
-    const u32 id = reinterpret_cast<const Pass*>(args.pass)->ids[blockIdx.x];
+    u32 id = reinterpret_cast<const Pass*>(args.pass)->ids[blockIdx.x];
+    if (id >= CHOSEN) {
+        id = reinterpret_cast<const u32*>(args.chosen)[id - CHOSEN];
+        // A row for which no token could be chosen runs with any; nobody uses what comes of it.
+        if (id >= args.table.rows) id = 0;
+    }
     float* out = reinterpret_cast<float*>(args.out) + static_cast<u64>(blockIdx.x) * args.table.cols;
     switch (args.table.format) {
     case F32: return embed_row<F32>(args.table, id, out);

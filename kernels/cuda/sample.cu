@@ -17,10 +17,11 @@ struct SampleRow {
     u64 seed, position;
     float temperature, top_p, min_p;
     u32 top_k;
-    u32 edits, penalties, bans;  // its edits: penalties first, then bans
-    u32 mask;                    // first word of its mask, or NOBODY
+    u32 edits, penalties, biases, bans;  // its edits: penalties first, then biases, then bans
+    u32 mask;                            // first word of its mask, or NOBODY
+    u32 unused;
 };
-static_assert(sizeof(SampleRow) == 48, "no padding");
+static_assert(sizeof(SampleRow) == 56, "no padding");
 
 struct SampleEdit {
     u32 id;
@@ -41,14 +42,16 @@ static_assert(sizeof(Sample) == 72, "no padding");
 
 __device__ __forceinline__ bool sample_finite(float x) { return fabsf(x) <= 3.402823466e38f; }
 
-// Penalties, then bans: a token may have one of each. Grid: rows.
+// Penalties, then biases, then bans: a token may have one of each. Grid: rows.
 KERNEL(sample_edit, EDIT_THREADS, 4, Sample) {
     pdl_launch();
     pdl_wait();
     const SampleRow& row = args.rows[blockIdx.x];
     float* logits = args.logits + u64(blockIdx.x) * args.width;
-    for (u32 phase = 0; phase < 2; ++phase) {
-        u32 begin = row.edits + (phase == 0 ? 0 : row.penalties), count = phase == 0 ? row.penalties : row.bans;
+    u32 begin = row.edits;
+#pragma unroll 1
+    for (u32 phase = 0; phase < 3; ++phase) {
+        u32 count = phase == 0 ? row.penalties : phase == 1 ? row.biases : row.bans;
         for (u32 i = threadIdx.x; i < count; i += EDIT_THREADS) {
             SampleEdit edit = args.edits[begin + i];
             if (edit.id < args.tokens) {
@@ -56,6 +59,7 @@ KERNEL(sample_edit, EDIT_THREADS, 4, Sample) {
                 logits[edit.id] = (x > 0.0f ? x / edit.repeat : x * edit.repeat) - edit.minus;
             }
         }
+        begin += count;
         __syncthreads();
     }
 }

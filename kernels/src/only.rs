@@ -6,7 +6,7 @@ use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
-use crate::sample::SampleRow;
+use crate::sample::{Chosen, SampleRow};
 use crate::{DType, DeviceMemory, Ops, PackedWeight, Result, Tensor, Weight};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -76,6 +76,10 @@ impl Ops for Only {
 
     fn bandwidth(&self) -> Result<Option<Bandwidth>> {
         self.inner.bandwidth()
+    }
+
+    fn runs_ahead(&self) -> bool {
+        self.inner.runs_ahead()
     }
 
     fn decode_rows(&self) -> Option<usize> {
@@ -306,7 +310,7 @@ impl Ops for Only {
         self.when("gather_rows", |ops| ops.gather_rows(x, rows, out))
     }
 
-    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Vec<Option<u32>>> {
+    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Chosen> {
         self.inner.sample(logits, tokens, rows)
     }
 }

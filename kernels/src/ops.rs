@@ -10,7 +10,7 @@ pub use crate::operands::{
     GdnShape, Norm, Route, RouterInputs,
 };
 pub use crate::pass::{Pass, Segment, Stretch};
-use crate::sample::SampleRow;
+use crate::sample::{Chosen, SampleRow};
 use crate::{DeviceMemory, PackedWeight, Result, Tensor, Weight, tensor::DType};
 
 /// A backend: memory, packing, and every op. Errors name the op and the argument; nothing panics on bad shapes.
@@ -39,6 +39,11 @@ pub trait Ops: Send + Sync {
     /// Those of the device.
     fn bandwidth(&self) -> Result<Option<crate::cuda::Bandwidth>> {
         Ok(None)
+    }
+
+    /// True if ops are only started when they return, so that a host that goes on meanwhile gains time.
+    fn runs_ahead(&self) -> bool {
+        false
     }
 
     /// Most rows of a pass that are computed with decode's arithmetic, where prefill's rounds otherwise; None where all
@@ -186,7 +191,8 @@ pub trait Ops: Send + Sync {
         self.swiglu(pass, both, out)
     }
 
-    /// out[i] = table[ids[i]]. table `[vocab, hidden]`, ids `[t]` -> out `[t, hidden]`. Bytes: t rows of the table.
+    /// out[i] = table[ids[i]]. table `[vocab, hidden]`, ids `[t]` -> out `[t, hidden]`. Bytes: t rows of the table. An id
+    /// may stand for a token that was chosen before ([`Chosen::id`]).
     fn embed(&self, table: &Weight, ids: &[u32], out: &mut Tensor) -> Result<()>;
 
     /// out = norm(x). x `[t, width]` -> out `[t, width]`.
@@ -305,12 +311,13 @@ pub trait Ops: Send + Sync {
     /// out[i] = x[rows[i]]. x `[t, width]` -> out `[rows.len(), width]`.
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()>;
 
-    /// The token of each row, or None where no allowed token's logit is a number. In this order: banned tokens and
-    /// penalties, the mask, then argmax at temperature 0; else temperature, top-k, top-p (a share of what top-k left) and
-    /// min-p, and one draw that depends on seed and position only. Equal logits: lower ids first. Weights are integers of
-    /// 2^-40 of the most likely token's, so that every backend draws the same token.
+    /// Chooses the token of each row; None where no allowed token's logit is a number. In this order: penalties, biases and
+    /// banned tokens, the mask, then argmax at temperature 0; else temperature, top-k, top-p (a share of what top-k left)
+    /// and min-p, and one draw that depends on seed and position only. Equal logits: lower ids first. Weights are integers
+    /// of 2^-40 of the most likely token's, so that every backend draws the same token.
     ///
-    /// logits `[>= rows, vocab]`, row i is `rows[i]`; changed. Ids from `tokens` on are padding and never chosen.
-    /// Bytes: the logits, a few times, from the second-level cache.
-    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Vec<Option<u32>>>;
+    /// logits `[>= rows, vocab]`, row i is `rows[i]`; changed. Ids from `tokens` on are padding and never chosen. A device
+    /// may still be choosing when this returns; ops that come later find the tokens, the host waits for them
+    /// ([`Chosen::wait`]). Bytes: the logits, a few times, from the second-level cache.
+    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Chosen>;
 }

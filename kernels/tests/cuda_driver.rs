@@ -7,6 +7,7 @@
 use hearth_kernels::cuda::Cuda;
 use hearth_kernels::direct::DirectFile;
 use hearth_kernels::ops::{Pass, Segment, Stretch};
+use hearth_kernels::sample::{Chosen, SampleRow};
 use hearth_kernels::{DType, OpError, Ops};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -148,6 +149,46 @@ fn bytes_copied_through_pinned_memory_arrive_though_the_device_is_late() {
         assert!(said.contains("done"), "{said}");
         assert!(said.contains("released 0, 0 things held"), "something was not given back: {said}");
     }
+}
+
+#[test]
+#[ignore = "the others run it over a stand-in"]
+fn chosen() {
+    let cuda = Cuda::open().expect("the stand-in opens");
+    let mut logits = cuda.zeros(DType::F32, &[2, 40]).expect("there is memory");
+    let row = SampleRow::default();
+    let mut choose = || cuda.sample(&mut logits, 40, &[row, row]).expect("it starts");
+    // More on their way at once than there were places for at the start, and one that nobody waits for.
+    let mut all: Vec<Chosen> = (0..7).map(|_| choose()).collect();
+    let unread = all.pop();
+    let (first, others) = (all.remove(0), all);
+    println!("waiting for the first");
+    // The stand-in's kernels do nothing: what lies there is what the ring began with.
+    assert_eq!(first.wait(), Ok(vec![Some(0), Some(0)]));
+    println!("waited");
+    drop(unread);
+    for chosen in others {
+        assert_eq!(chosen.wait(), Ok(vec![Some(0), Some(0)]));
+    }
+    // The places in pinned memory are used again.
+    for _ in 0..20 {
+        assert_eq!(choose().wait(), Ok(vec![Some(0), Some(0)]));
+    }
+    println!("done");
+}
+
+#[test]
+fn chosen_tokens_come_back_without_waiting_for_what_was_started_after_them() {
+    if !HAS_CODE {
+        return;
+    }
+    let said = with("ok", "chosen");
+    assert!(said.contains("done"), "{said}");
+    let between = said.split("waiting for the first").nth(1).and_then(|rest| rest.split("waited").next());
+    let ran: Vec<&str> =
+        between.unwrap_or_default().lines().filter(|line| line.contains("fake: ran")).collect();
+    assert!(ran.len() == 1 && !ran[0].ends_with(" 0 left"), "{said}");
+    assert!(said.contains("released 0, 0 things held"), "something was not given back: {said}");
 }
 
 #[test]

@@ -246,6 +246,9 @@ pub(crate) fn expect_weight(
 /// `out[i] = table[ids[i]]`.
 pub(crate) fn embed(cpu: &Cpu, table: &Weight, ids: &[u32], out: &mut Tensor) -> Result<()> {
     let out = out.rows_f32_mut("embed", "out", ids.len(), table.cols)?;
+    let chosen = cpu.chosen();
+    let ids: Vec<u32> = ids.iter().map(|id| chosen.known(*id)).collect();
+    drop(chosen);
     if let Some(id) = ids.iter().find(|id| **id as usize >= table.rows) {
         return Err(OpError::shape("embed", "ids", format!("below {}", table.rows), id));
     }

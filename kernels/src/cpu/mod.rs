@@ -21,11 +21,12 @@ pub(crate) mod weight;
 
 use crate::cuda::DECODE_ROWS;
 use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route};
-use crate::sample::SampleRow;
+use crate::sample::{Chosen, SampleRow};
 use crate::{DType, Ops, PackedWeight, Result, Tensor, Weight};
 
 use buffer::{HostBuffer, Slab};
 use pool::Pool;
+pub use sample::choose;
 pub use simd::Simd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,7 @@ pub struct Cpu {
     slab: Mutex<Slab>,
     tiles: Mutex<Scratch>,
     results: Mutex<Scratch>,
+    chosen: Mutex<sample::Ring>,
     fp4: Fp4,
 }
 
@@ -65,6 +67,7 @@ impl Cpu {
             slab: Mutex::default(),
             tiles: Mutex::new(Scratch::empty()?),
             results: Mutex::new(Scratch::empty()?),
+            chosen: Mutex::default(),
             fp4: Fp4::default(),
         })
     }
@@ -92,6 +95,11 @@ impl Cpu {
     /// Space for interleaved rows.
     fn scratch(&self) -> MutexGuard<'_, Scratch> {
         self.tiles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tokens chosen last.
+    fn chosen(&self) -> MutexGuard<'_, sample::Ring> {
+        self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Space for the results of an op before its epilogue.
@@ -281,7 +289,7 @@ impl Ops for Cpu {
         memory::gather_rows(x, rows, out)
     }
 
-    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Vec<Option<u32>>> {
-        sample::sample(logits, tokens, rows)
+    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Chosen> {
+        sample::sample(self, logits, tokens, rows)
     }
 }

@@ -4,13 +4,16 @@
 //! One engine thread owns the device: all work goes to one stream, in order. Source: CUDA driver API 13.0.
 
 mod device;
+mod fetch;
 mod kernels;
 mod pinned;
 
 use super::gpu::{Bounce, Gpu, Launch, Properties, available_on_host};
+use crate::sample::Arriving;
 use crate::{OpError, Result};
 use cudarc::driver::sys;
 use device::{Device, check};
+use fetch::Fetches;
 use kernels::Kernels;
 use pinned::{Pinned, PinnedBuffer};
 use std::collections::HashMap;
@@ -27,6 +30,7 @@ pub(crate) struct Driver {
     stream: sys::CUstream,
     kernels: Kernels,
     pinned: Mutex<Pinned>,
+    fetches: Fetches,
     graphs: Mutex<HashMap<u64, sys::CUgraphExec>>,
     next_graph: AtomicU64,
     recording: AtomicBool,
@@ -64,10 +68,12 @@ impl Driver {
         )?;
         let kernels = Kernels::load(&device)?;
         let pinned = Pinned::new(stream)?;
+        let fetches = Fetches::new(stream, device.context())?;
         Ok(Driver {
             stream,
             kernels,
             pinned: Mutex::new(pinned),
+            fetches,
             graphs: Mutex::default(),
             next_graph: AtomicU64::new(1),
             recording: AtomicBool::new(false),
@@ -176,6 +182,13 @@ impl Gpu for Driver {
         self.not_recording("a copy to the host")?;
         self.device.make_current()?;
         self.pinned().read(address, into)
+    }
+
+    fn fetch(&self, address: u64, bytes: usize) -> Result<Box<dyn Arriving>> {
+        self.not_recording("a copy to the host")?;
+        self.device.make_current()?;
+        self.after_kernel.store(false, Ordering::Relaxed);
+        self.fetches.start(address, bytes)
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {
@@ -295,6 +308,7 @@ impl Drop for Driver {
             }
             self.kernels.unload();
             self.pinned().free();
+            self.fetches.free();
             sys::cuStreamDestroy_v2(self.stream);
         }
     }

@@ -1,6 +1,7 @@
 //! What a driver of a GPU does: memory, launches, recorded graphs. `Cuda` and its launchers are the only callers; the
 //! drivers are the real one and the emulator.
 
+use crate::sample::Arriving;
 use crate::{OpError, Result};
 use std::fmt::Debug;
 
@@ -72,6 +73,13 @@ pub(crate) trait Gpu: Send + Sync + Debug {
     /// Copies from the device, after all work before it.
     fn read(&self, address: u64, into: &mut [u8]) -> Result<()>;
 
+    /// Starts copying from the device, in the order of the stream: what is started later does not delay the bytes.
+    fn fetch(&self, address: u64, bytes: usize) -> Result<Box<dyn Arriving>> {
+        let mut here = vec![0; bytes];
+        self.read(address, &mut here)?;
+        Ok(Box::new(Arrived(here)))
+    }
+
     /// Copies within the device; the two stretches do not overlap.
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()>;
 
@@ -92,6 +100,16 @@ pub(crate) trait Gpu: Send + Sync + Debug {
 
     /// Seconds that `body`'s work took on the device; None where time means nothing (the emulator).
     fn time(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>>;
+}
+
+/// Bytes that are here.
+#[derive(Debug)]
+struct Arrived(Vec<u8>);
+
+impl Arriving for Arrived {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        Ok(self.0)
+    }
 }
 
 /// A buffer of host memory, aligned to a page, from which the device copies while the host does something else.

@@ -37,7 +37,7 @@ use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
-use crate::sample::SampleRow;
+use crate::sample::{Chosen, SampleRow};
 use crate::{DType, DeviceMemory, OpError, Ops, PackedWeight, Result, Tensor, Weight};
 use gpu::Gpu;
 use linear::Epilogue;
@@ -62,6 +62,8 @@ pub struct Cuda {
     counter: Option<Arc<counter::Counter>>,
     slab: Arc<Slab>,
     staged: Mutex<Staged>,
+    /// The tokens chosen last, where the passes that follow find them.
+    chosen: sample::Ring,
     graphs: Mutex<HashMap<graphs::Key, u64>>,
     working: Mutex<HashMap<&'static str, DeviceBuffer>>,
     outgrown: Mutex<Vec<DeviceBuffer>>,
@@ -84,12 +86,14 @@ impl Cuda {
         let slab = Arc::new(Slab::over(gpu));
         let gpu: Arc<dyn Gpu> = slab.clone();
         let staged = Mutex::new(Staged::new(&gpu)?);
+        let chosen = sample::Ring::new(&gpu)?;
         Ok(Cuda {
             growing: gpu.clone(),
             gpu,
             counter: None,
             slab,
             staged,
+            chosen,
             graphs: Mutex::default(),
             working: Mutex::default(),
             outgrown: Mutex::default(),
@@ -147,6 +151,10 @@ impl Ops for Cuda {
             return format!("{name}{fp4}");
         }
         format!("{name} ({major}.{minor}), driver {driver}{fp4}")
+    }
+
+    fn runs_ahead(&self) -> bool {
+        true
     }
 
     fn decode_rows(&self) -> Option<usize> {
@@ -401,7 +409,7 @@ impl Ops for Cuda {
         rows::gather(self, x, rows, None, out)
     }
 
-    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Vec<Option<u32>>> {
+    fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Chosen> {
         sample::sample(self, logits, tokens, rows)
     }
 }

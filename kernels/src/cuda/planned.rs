@@ -20,12 +20,14 @@ impl Cuda {
         let growing: Arc<dyn Gpu> = Arc::new(Counter::of(gpu));
         let slab = Arc::new(Slab::over(counter.clone()));
         let staged = Mutex::new(Staged::new(&growing)?);
+        let chosen = super::sample::Ring::new(&growing)?;
         Ok(Cuda {
             gpu: slab.clone(),
             growing,
             counter: Some(counter),
             slab,
             staged,
+            chosen,
             graphs: Mutex::default(),
             working: Mutex::default(),
             outgrown: Mutex::default(),

@@ -5,6 +5,7 @@ use super::gpu::{Args, Launch, bytes_of};
 use super::linear::{norm_at, rows_at};
 use super::weight::Matrix;
 use crate::ops::{Norm, Pass};
+use crate::sample::is_id;
 use crate::{OpError, Result, Tensor, Weight};
 
 /// Threads of a block; `THREADS` in rows.cu.
@@ -16,6 +17,7 @@ struct EmbedArgs {
     table: Matrix,
     pass: u64,
     out: u64,
+    chosen: u64,
 }
 
 #[repr(C)]
@@ -54,7 +56,7 @@ unsafe impl Args for EmbedArgs {}
 unsafe impl Args for NormArgs {}
 unsafe impl Args for SwigluArgs {}
 unsafe impl Args for GatherArgs {}
-const _: () = assert!(size_of::<EmbedArgs>() == 64 && size_of::<NormArgs>() == 64);
+const _: () = assert!(size_of::<EmbedArgs>() == 72 && size_of::<NormArgs>() == 64);
 const _: () = assert!(size_of::<SwigluArgs>() == 24 && size_of::<GatherArgs>() == 32);
 
 /// Runs `kernel` with one block per row, `across` of them beside each other.
@@ -71,14 +73,15 @@ pub(crate) fn embed(cuda: &Cuda, table: &Weight, ids: &[u32], out: &mut Tensor) 
     const OP: &str = "embed";
     let matrix = table.tiles(OP, "table")?.matrix;
     let out = rows_at(OP, "out", out, ids.len(), table.cols)?;
-    if let Some(id) = ids.iter().find(|id| **id as usize >= table.rows) {
+    if let Some(id) = ids.iter().find(|id| !is_id(**id, table.rows)) {
         return Err(OpError::shape(OP, "ids", format!("below {}", table.rows), id));
     }
     if matrix.paired != 0 {
         return Err(OpError::shape(OP, "table", "rows in their order", "gate and up rows interleaved"));
     }
     let pass = cuda.stage_ids(OP, ids)?;
-    launch(cuda, "rows_embed", ids.len(), 1, &EmbedArgs { table: matrix, pass, out })
+    let args = EmbedArgs { table: matrix, pass, out, chosen: cuda.chosen.address() };
+    launch(cuda, "rows_embed", ids.len(), 1, &args)
 }
 
 /// The op `rms_norm`.

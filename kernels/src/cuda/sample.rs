@@ -1,12 +1,13 @@
-//! Launches of sampling: `cuda/sample.cu`. The settings of the rows are copied to the device, the chosen ids back.
+//! Launches of sampling: `cuda/sample.cu`. The settings of the rows are copied to the device; the chosen ids stay there, in
+//! a ring where the passes that follow find them, and a copy of them is sent back.
 
-use super::gpu::{Args, Launch, bytes_of};
-use super::{Cuda, gpu::Gpu};
-use crate::sample::SampleRow;
+use super::Cuda;
+use super::gpu::{Args, Gpu, Launch, bytes_of};
+use super::memory::DeviceBuffer;
+use crate::sample::{Chosen, NOBODY, PLACES, Places, SampleRow};
 use crate::{DType, OpError, Result, Tensor};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// No mask; no token.
-const NOBODY: u32 = u32::MAX;
 /// Tokens of a part, at least.
 const PART: usize = 4096;
 
@@ -22,8 +23,10 @@ struct Row {
     top_k: u32,
     edits: u32,
     penalties: u32,
+    biases: u32,
     bans: u32,
     mask: u32,
+    unused: u32,
 }
 
 /// `struct SampleEdit` in sample.cu.
@@ -58,7 +61,28 @@ unsafe impl Args for Row {}
 unsafe impl Args for Edit {}
 // SAFETY: as `Row`.
 unsafe impl Args for Sample {}
-const _: () = assert!(size_of::<Row>() == 48 && size_of::<Edit>() == 12 && size_of::<Sample>() == 72);
+const _: () = assert!(size_of::<Row>() == 56 && size_of::<Edit>() == 12 && size_of::<Sample>() == 72);
+
+/// The tokens chosen last. At one address for ever: recorded graphs name it.
+#[derive(Debug)]
+pub(super) struct Ring {
+    buffer: DeviceBuffer,
+    places: Mutex<Places>,
+}
+
+impl Ring {
+    pub fn new(gpu: &Arc<dyn Gpu>) -> Result<Ring> {
+        Ok(Ring { buffer: DeviceBuffer::zeroed(gpu, 4 * PLACES)?, places: Mutex::default() })
+    }
+
+    pub fn address(&self) -> u64 {
+        self.buffer.address
+    }
+
+    fn take(&self, op: &'static str, rows: usize) -> Result<usize> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).take(op, rows)
+    }
+}
 
 /// The op `sample`.
 pub(crate) fn sample(
@@ -66,23 +90,25 @@ pub(crate) fn sample(
     logits: &mut Tensor,
     tokens: usize,
     rows: &[SampleRow<'_>],
-) -> Result<Vec<Option<u32>>> {
+) -> Result<Chosen> {
     const OP: &str = "sample";
     let width = logits.width();
-    if tokens > width {
-        return Err(OpError::shape(OP, "tokens", format!("at most {width}"), tokens));
+    if !(1..=width).contains(&tokens) {
+        return Err(OpError::shape(OP, "tokens", format!("from 1 to {width}"), tokens));
     }
     rows.iter().try_for_each(|row| row.check(OP, tokens))?;
     logits.expect_dtype(OP, "logits", DType::F32)?;
     logits.expect_rows(OP, "logits", rows.len(), width)?;
     let address = logits.address(OP, "logits")?;
-    if rows.is_empty() || tokens == 0 {
-        return Ok(vec![None; rows.len()]);
+    let first = cuda.chosen.take(OP, rows.len())?;
+    if rows.is_empty() {
+        return Ok(Chosen::here(first, Vec::new()));
     }
 
     let (mut settings, mut edits, mut masks) = (Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         let first = edits.len();
+        let counts = row.counts();
         edits.extend(row.edits().map(|(id, repeat, minus)| Edit { id, repeat, minus }));
         settings.push(Row {
             seed: row.seed,
@@ -92,9 +118,11 @@ pub(crate) fn sample(
             min_p: row.min_p,
             top_k: row.top_k,
             edits: first as u32,
-            penalties: (edits.len() - first - row.banned.len()) as u32,
-            bans: row.banned.len() as u32,
+            penalties: counts.penalties as u32,
+            biases: counts.biases as u32,
+            bans: counts.bans as u32,
             mask: if row.allowed.is_some() { masks.len() as u32 } else { NOBODY },
+            unused: 0,
         });
         masks.extend_from_slice(row.allowed.unwrap_or_default());
     }
@@ -107,7 +135,7 @@ pub(crate) fn sample(
     let given = cuda.working("sample settings", input.len())?;
     cuda.gpu.write(given, &input)?;
     let partial = (rows.len() * parts * 4) as u64;
-    let working = cuda.working("sample results", 2 * partial as usize + rows.len() * 4)?;
+    let working = cuda.working("sample results", 2 * partial as usize)?;
     let args = Sample {
         logits: address,
         rows: given,
@@ -115,7 +143,7 @@ pub(crate) fn sample(
         masks: given + masks_at,
         best: working,
         best_ids: working + partial,
-        ids: working + 2 * partial,
+        ids: cuda.chosen.address() + 4 * first as u64,
         width: narrow("width", width)?,
         tokens: narrow("tokens", tokens)?,
         parts: parts as u32,
@@ -130,15 +158,7 @@ pub(crate) fn sample(
     }
     launch("sample_best", [parts as u32, count, 1], 256)?;
     launch("sample_pick", [count, 1, 1], 512)?;
-    read(&*cuda.gpu, args.ids, rows.len())
-}
-
-/// The ids that the kernels left.
-fn read(gpu: &dyn Gpu, at: u64, count: usize) -> Result<Vec<Option<u32>>> {
-    let mut bytes = vec![0; count * 4];
-    gpu.read(at, &mut bytes)?;
-    let ids = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    Ok(ids.map(|id| (id != NOBODY).then_some(id)).collect())
+    Ok(Chosen::there(first, cuda.gpu.fetch(args.ids, rows.len() * 4)?))
 }
 
 fn narrow(what: &'static str, n: usize) -> Result<u32> {

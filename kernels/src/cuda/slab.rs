@@ -7,6 +7,7 @@
 use super::gaps::{ALIGN, Gaps, aligned};
 use super::gpu::{Bounce, Gpu, Launch, Properties};
 use crate::plan::refused;
+use crate::sample::Arriving;
 use crate::{MemoryPlan, OpError, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +17,38 @@ pub(crate) struct Slab {
     gpu: Arc<dyn Gpu>,
     planned: Mutex<Option<Planned>>,
     /// The first fault of the device.
-    fault: Mutex<Option<OpError>>,
+    fault: Fault,
+}
+
+/// The first fault of a device.
+#[derive(Debug, Clone, Default)]
+struct Fault(Arc<Mutex<Option<OpError>>>);
+
+impl Fault {
+    fn first(&self) -> MutexGuard<'_, Option<OpError>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers a fault that a call to the device ended with.
+    fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error @ OpError::Device { .. }) = &result {
+            self.first().get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+}
+
+/// Bytes on their way, whose fault would be the device's.
+#[derive(Debug)]
+struct Watched {
+    bytes: Box<dyn Arriving>,
+    fault: Fault,
+}
+
+impl Arriving for Watched {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        self.fault.noted(self.bytes.wait())
+    }
 }
 
 #[derive(Debug)]
@@ -30,7 +62,7 @@ struct Planned {
 impl Slab {
     /// Over `gpu`, without a plan yet.
     pub fn over(gpu: Arc<dyn Gpu>) -> Slab {
-        Slab { gpu, planned: Mutex::default(), fault: Mutex::default() }
+        Slab { gpu, planned: Mutex::default(), fault: Fault::default() }
     }
 
     fn planned(&self) -> MutexGuard<'_, Option<Planned>> {
@@ -76,15 +108,12 @@ impl Slab {
 
     /// The first fault of the device, if there was one.
     pub fn fault(&self) -> Option<OpError> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.fault.first().clone()
     }
 
     /// Remembers a fault that a call to the device ended with.
     fn noted<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(error @ OpError::Device { .. }) = &result {
-            self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
-        }
-        result
+        self.fault.noted(result)
     }
 
     /// The device under the plan: for what is measured beside a model and gone in a moment.
@@ -144,6 +173,11 @@ impl Gpu for Slab {
 
     fn read(&self, address: u64, into: &mut [u8]) -> Result<()> {
         self.noted(self.gpu.read(address, into))
+    }
+
+    fn fetch(&self, address: u64, bytes: usize) -> Result<Box<dyn Arriving>> {
+        let bytes = self.noted(self.gpu.fetch(address, bytes))?;
+        Ok(Box::new(Watched { bytes, fault: self.fault.clone() }))
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<()> {

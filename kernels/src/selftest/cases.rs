@@ -1,8 +1,8 @@
 //! The cases of the self-test: each builds its input from a seed, runs one op on the backend it is given, and returns
 //! the numbers to compare.
 
-use super::Scale;
 use super::random::{Random, pass, poisoned};
+use super::{Scale, chosen};
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, GdnGates, GdnInputs, GdnRows, GdnRowsMut, GdnShape,
     KvFormat, KvLayer, Pass, Route, RouterInputs,
@@ -40,7 +40,7 @@ const fn case(
 }
 
 /// Every case, in the order in which a layer meets them.
-pub(super) const CASES: [Case; 35] = [
+pub(super) const CASES: [Case; 37] = [
     case("embed", "bf16", 0.0, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Bf16)),
     case("embed", "nvfp4", PLAIN, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Nvfp4)),
     case("rms_norm", "", PLAIN, rms_norm),
@@ -106,6 +106,8 @@ pub(super) const CASES: [Case; 35] = [
     case("moe_down", "fp8, decode", DECODE, |ops, scale, seed| {
         moe_down(ops, scale, seed, WeightFormat::Fp8, 2)
     }),
+    case("sample", "", 0.0, chosen::sample),
+    case("embed", "tokens chosen there", 0.0, chosen::embed),
 ];
 
 /// The products with rows rounded to NVFP4, for devices that have them.
@@ -129,19 +131,19 @@ pub(super) const FP4_CASES: [Case; 5] = [
 type Rows = fn(&mut Random, &dyn Ops, &[usize]) -> Result<Tensor>;
 
 /// Sizes of the layer that is imitated: those of Qwen3.6-35B-A3B, or as small as the formats allow.
-struct Sizes {
-    hidden: usize,
+pub(super) struct Sizes {
+    pub hidden: usize,
     inter: usize,
     heads: usize,
     head_dim: usize,
     gdn_heads: usize,
     experts: usize,
     top_k: usize,
-    vocab: usize,
+    pub vocab: usize,
 }
 
 impl Scale {
-    fn sizes(self) -> Sizes {
+    pub(super) fn sizes(self) -> Sizes {
         match self {
             Scale::Small => Sizes {
                 hidden: 128,

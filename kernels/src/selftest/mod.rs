@@ -2,6 +2,7 @@
 //! not run. `hearth selftest` prints the result; an engine runs it before it first uses a GPU.
 
 mod cases;
+mod chosen;
 mod random;
 
 use crate::cpu::Cpu;

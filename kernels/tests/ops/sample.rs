@@ -1,12 +1,13 @@
 use super::bench::*;
-use hearth_kernels::sample::{SampleRow, accepted};
+use hearth_kernels::DType;
+use hearth_kernels::sample::{CHOSEN, PLACES, SampleRow, accepted};
 
 /// Tokens of rows over these logits, on one backend; the vocabulary is followed by padding that would win.
 fn sample(backend: &Backend, logits: &[f32], tokens: usize, rows: &[SampleRow<'_>]) -> Vec<Option<u32>> {
     let padded: Vec<f32> =
         logits.chunks(tokens).flat_map(|row| [row, &[9e9, f32::NAN, 8e9]].concat()).collect();
     let mut x = tensor(backend, &[rows.len(), tokens + 3], &padded);
-    backend.sample(&mut x, tokens, rows).unwrap()
+    backend.sample(&mut x, tokens, rows).unwrap().wait().unwrap()
 }
 
 /// Draws at positions 0 .. of the same logits.
@@ -47,6 +48,8 @@ fn logits() -> Vec<f32> {
 fn draws_follow_the_distribution_that_the_filters_leave() {
     let keep = |ids: &[usize]| (0..8).map(|i| if ids.contains(&i) { P[i] } else { 0.0 }).collect::<Vec<_>>();
     let all: Vec<usize> = (0..8).collect();
+    let factor = [1.0, (-2f64).exp(), 1.0, 1.0, 3f64.exp(), 1.0, 1.0, 1.0];
+    let biased: Vec<f64> = P.iter().zip(factor).map(|(p, factor)| p * factor).collect();
     let cold: Vec<f64> = P.iter().map(|p| p * p).collect();
     let row = SampleRow { seed: 77, ..SampleRow::default() };
     let cases = [
@@ -58,6 +61,7 @@ fn draws_follow_the_distribution_that_the_filters_leave() {
         ("min-p", SampleRow { min_p: 0.35, ..row }, keep(&[1, 2, 3, 5])),
         ("mask", SampleRow { allowed: Some(&[0b0101_0101]), ..row }, keep(&[0, 2, 4, 6])),
         ("banned", SampleRow { banned: &[1, 3, 1], ..row }, keep(&[0, 2, 4, 5, 6, 7])),
+        ("bias", SampleRow { bias: &[(4, 3.0), (1, -2.0), (99, 5.0)], ..row }, biased),
     ];
     for backend in one_of_each() {
         // The emulated device is slow, and must draw the same tokens anyway.
@@ -97,6 +101,10 @@ fn every_backend_draws_the_same_tokens() {
                 (0..rows).map(|i| (0..40).step_by(i + 1).map(|id| (id * 7, id % 3)).collect()).collect();
             let masks: Vec<Vec<u32>> =
                 (0..rows).map(|_| (0..tokens.div_ceil(32)).map(|_| rng.next() as u32).collect()).collect();
+            // Of tokens that are also penalised, and of some that are also banned.
+            let biases: Vec<Vec<(u32, f32)>> = (0..rows)
+                .map(|i| (0..i as u32 % 5).map(|k| (k * 7, rng.float() * 9.0)).chain([(3, 50.0)]).collect())
+                .collect();
             let settings: Vec<_> = (0..rows)
                 .map(|i| SampleRow {
                     temperature: [0.0, 1.0, 0.7, 2.0, 0.01][rng.below(5)],
@@ -109,6 +117,7 @@ fn every_backend_draws_the_same_tokens() {
                     seed: rng.next(),
                     position: rng.next() >> (i % 64),
                     seen: &seen[i],
+                    bias: if i % 2 == 0 { &biases[i] } else { &[] },
                     banned: if i % 4 == 0 { &[0, 3, 21, 1_000_000] } else { &[] },
                     allowed: (i % 3 == 0).then_some(&masks[i][..]),
                 })
@@ -148,6 +157,58 @@ fn temperature_zero_takes_the_largest_logit_and_the_lower_id_of_two() {
             Some(1)
         );
         assert_eq!(one(&[2.0, 1.0], SampleRow { allowed: Some(&[0]), ..greedy }), None);
+        assert_eq!(one(&[2.0, 1.0], SampleRow { bias: &[(1, 1.5)], ..greedy }), Some(1));
+        // The penalty first, then the bias; a ban whatever the bias.
+        let doubled = SampleRow { seen: &[(0, 0)], repetition_penalty: 2.0, ..greedy };
+        assert_eq!(one(&[2.0, 1.6], SampleRow { bias: &[(0, 0.5)], ..doubled }), Some(1));
+        assert_eq!(one(&[2.0, 1.4], SampleRow { bias: &[(0, 0.5)], ..doubled }), Some(0));
+        assert_eq!(one(&[2.0, 1.0], SampleRow { bias: &[(0, 99.0)], banned: &[0], ..greedy }), Some(1));
+    }
+}
+
+#[test]
+fn chosen_tokens_are_ids_of_later_rows_before_the_host_knows_them() {
+    let (tokens, width) = (70, 64);
+    let mut rng = Rng(12);
+    let greedy = SampleRow { temperature: 0.0, ..SampleRow::default() };
+    for backend in one_of_each() {
+        let table = Matrix::random(&mut rng, Kind::F32, tokens, width);
+        let table = backend.pack(&[table.packed()]).unwrap();
+        let embedded = |ids: &[u32]| {
+            let mut out = backend.zeros(DType::F32, &[ids.len(), width]).unwrap();
+            backend.embed(&table, ids, &mut out).map(|()| backend.read_rows(&out, 0, ids.len()).unwrap())
+        };
+        let mut favourites = |count: usize| -> Vec<f32> {
+            (0..count)
+                .flat_map(|_| {
+                    let best = rng.below(tokens);
+                    (0..tokens).map(move |id| if id == best { 5.0 } else { 0.0 })
+                })
+                .collect()
+        };
+        let choose = |logits: &[f32]| {
+            let mut x = tensor(&backend, &[logits.len() / tokens, tokens], logits);
+            backend.sample(&mut x, tokens, &vec![greedy; logits.len() / tokens]).unwrap()
+        };
+        let (first, second) = (choose(&favourites(3)), choose(&favourites(2)));
+        // One row without a token: it runs all the same.
+        let none = choose(&vec![f32::NAN; tokens]);
+        let ids = [second.id(1), 9, first.id(0), first.id(2), none.id(0)];
+        let rows = embedded(&ids).unwrap();
+        let (first, second) = (first.wait().unwrap(), second.wait().unwrap());
+        assert_eq!(none.wait().unwrap(), [None]);
+        let known = [second[1], Some(9), first[0], first[2]].map(Option::unwrap);
+        assert_eq!(rows[..4 * width], embedded(&known).unwrap(), "{}", name(&backend));
+        assert!(rows[4 * width..].iter().all(|x| x.is_finite()));
+        for id in [tokens as u32, CHOSEN + PLACES as u32, u32::MAX] {
+            assert!(embedded(&[id]).is_err(), "{id} is no token");
+        }
+        // The places are used again, round about.
+        for round in 0..4 {
+            let chosen = choose(&favourites(1400));
+            let row = embedded(&[chosen.id(1399)]).unwrap();
+            assert_eq!(row, embedded(&[chosen.wait().unwrap()[1399].unwrap()]).unwrap(), "{round}");
+        }
     }
 }
 
@@ -189,12 +250,15 @@ fn settings_out_of_range_and_masks_of_the_wrong_size_are_refused() {
             (SampleRow { repetition_penalty: 0.0, ..row }, "repetition"),
             (SampleRow { allowed: Some(&[1]), ..row }, "2 words"),
             (SampleRow { seen: &[(3, 1), (3, 2)], ..row }, "twice"),
+            (SampleRow { bias: &[(3, 1.0), (5, 1.0), (3, 2.0)], ..row }, "twice"),
+            (SampleRow { bias: &[(3, f32::INFINITY)], ..row }, "finite"),
         ] {
             let error = backend.sample(&mut x, 40, &[row]).unwrap_err().to_string();
             assert!(error.contains(complaint), "{error}");
         }
         assert!(backend.sample(&mut x, 41, &[row]).is_err());
         assert!(backend.sample(&mut x, 40, &[row, row]).is_err());
-        assert_eq!(backend.sample(&mut x, 40, &[]).unwrap(), vec![]);
+        assert_eq!(backend.sample(&mut x, 40, &[]).unwrap().wait().unwrap(), vec![]);
+        assert!(backend.sample(&mut x, 0, &[row]).is_err());
     }
 }

@@ -14,10 +14,25 @@ const NEEDED: i32 = 13000;
 /// An opened GPU: its primary context, and what it is.
 pub(super) struct Device {
     handle: sys::CUdevice,
-    context: sys::CUcontext,
+    context: Context,
     /// The kind of code it runs: `sm_121a`.
     pub target: &'static str,
     pub properties: Properties,
+}
+
+/// A context, by name. Whoever uses it after its device was closed gets an error of the driver.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context(sys::CUcontext);
+
+// SAFETY: the name of an object that the driver guards itself.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// Makes it current on this thread, as nearly every call of the driver needs it.
+    pub fn make_current(self) -> Result<()> {
+        // SAFETY: the driver checks the handle.
+        check(unsafe { sys::cuCtxSetCurrent(self.0) }, || "taking the GPU's context".into())
+    }
 }
 
 /// The error of a GPU that cannot be used, with what to do about it.
@@ -99,15 +114,19 @@ impl Device {
         check(unsafe { sys::cuDevicePrimaryCtxRetain(&mut context, handle) }, || {
             format!("opening {}", properties.name)
         })?;
-        let device = Device { handle, context, target, properties };
+        let device = Device { handle, context: Context(context), target, properties };
         device.make_current()?;
         Ok(device)
     }
 
-    /// Makes the context current on this thread, as nearly every call of the driver needs it.
+    /// Makes the context current on this thread.
     pub fn make_current(&self) -> Result<()> {
-        // SAFETY: the context is held until the drop.
-        check(unsafe { sys::cuCtxSetCurrent(self.context) }, || "taking the GPU's context".into())
+        self.context.make_current()
+    }
+
+    /// The context; it is held until the drop.
+    pub fn context(&self) -> Context {
+        self.context
     }
 }
 

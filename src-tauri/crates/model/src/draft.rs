@@ -4,9 +4,10 @@
 use crate::ModelError;
 use crate::error::at;
 use crate::family::Place;
-use crate::forward::{launch_head, read_logits, recorded, run_head, run_layer};
+use crate::forward::{launch_head, recorded, run_layer};
 use crate::model::{Logits, Model};
 use crate::pass;
+use crate::sampled::Wanted;
 use hearth_kernels::Ops;
 use hearth_kernels::ops::{Pass, Stretch};
 
@@ -37,6 +38,22 @@ impl Model {
         seed: Seed<'_>,
         want: &[u32],
     ) -> Result<Logits, ModelError> {
+        self.start_mtp(pass, next_ids, seed, want)?;
+        self.all_wanted()
+    }
+
+    /// Starts such a step, as [`Model::start`] starts a pass: the tokens of the rows in `want` are then chosen by
+    /// [`Model::choose`].
+    ///
+    /// # Errors
+    /// As [`Model::forward_mtp`].
+    pub fn start_mtp(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+    ) -> Result<(), ModelError> {
         if self.weights.mtp.is_none() {
             return Err(ModelError::NoMtp);
         }
@@ -58,22 +75,22 @@ impl Model {
         let ops = self.ops.clone();
         let ops = ops.as_ref();
         self.last_mtp_rows = 0;
+        self.wanted = Wanted::default();
         let picks = [rows, want].concat();
         ops.begin(pass, next_ids, &picks).map_err(at("pass"))?;
-        if want.len() <= self.scratch.picked.shape[0] {
+        let fits = want.len() <= self.scratch.picked.shape[0];
+        if fits {
             let stretch = match seed {
                 Seed::Forward(_) => Stretch::DraftFirst,
                 Seed::Draft(_) => Stretch::DraftNext,
             };
             recorded(ops, stretch, pass, picks.len(), &mut || self.launch_mtp(pass, next_ids, seed, want))?;
-            self.last_mtp_rows = t;
-            return read_logits(ops, &self.scratch.logits, want.len(), self.spec.vocab);
+        } else {
+            self.run_draft(ops, pass, next_ids, seed)?;
         }
-        self.run_draft(ops, pass, next_ids, seed)?;
         self.last_mtp_rows = t;
-        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
-        let m = s.mtp.as_ref().ok_or(ModelError::NoMtp)?;
-        run_head(ops, head, &m.last, t, want, &mut s.picked, &mut s.logits)
+        self.wanted = Wanted::new(want, t, true, fits);
+        Ok(())
     }
 
     /// Starts a step of the head up to the logits of the rows in `want`, at most as many as the scratch holds.

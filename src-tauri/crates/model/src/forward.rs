@@ -6,6 +6,7 @@ use crate::error::at;
 use crate::family::Place;
 use crate::model::{Logits, Model};
 use crate::pass;
+use crate::sampled::Wanted;
 use crate::scratch::Scratch;
 use crate::weights::{
     AttentionWeights, DenseWeights, FfnWeights, GdnWeights, LayerWeights, MixerWeights, MoeWeights,
@@ -56,21 +57,20 @@ impl Model {
         want: &[u32],
         mut tap: Option<TapFn<'_>>,
     ) -> Result<Logits, ModelError> {
+        if tap.is_none() {
+            self.start(pass, ids, want)?;
+            return self.all_wanted();
+        }
         pass::check(pass, ids, want, &self.spec, &self.options)?;
         let ops = self.ops.clone();
         let ops = ops.as_ref();
         self.last_rows = 0;
         ops.begin(pass, ids, want).map_err(at("pass"))?;
-        // What is recorded must end in rows that lie still: tapped passes and long lists of logits run as they come.
-        if tap.is_none() && want.len() <= self.scratch.picked.shape[0] {
-            recorded(ops, Stretch::Trunk, pass, want.len(), &mut || self.launch_forward(pass, ids, want))?;
-            self.last_rows = pass.rows();
-            return read_logits(ops, &self.scratch.logits, want.len(), self.spec.vocab);
-        }
+        // Hidden states are read in between, so this runs as it comes and is never recorded.
         self.run_trunk(ops, pass, ids, &mut tap)?;
         self.last_rows = pass.rows();
-        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
-        run_head(ops, head, &s.last, 0, want, &mut s.picked, &mut s.logits)
+        self.wanted = Wanted::new(want, 0, false, false);
+        self.all_wanted()
     }
 
     /// Starts everything from the ids to the logits of the rows in `want`, at most as many as the scratch holds.
@@ -247,24 +247,6 @@ pub(crate) fn read_logits(
     vocab: usize,
 ) -> Result<Logits, ModelError> {
     Ok(Logits { rows, vocab, values: ops.read_rows(logits, 0, rows).map_err(at("head"))? })
-}
-
-/// Logits of the rows `want` of `hidden`, in blocks that fit the scratch.
-pub(crate) fn run_head(
-    ops: &dyn Ops,
-    head: &Weight,
-    hidden: &Tensor,
-    first_pick: usize,
-    want: &[u32],
-    picked: &mut Tensor,
-    logits: &mut Tensor,
-) -> Result<Logits, ModelError> {
-    let mut values = Vec::with_capacity(want.len() * head.rows);
-    for (i, block) in want.chunks(picked.shape[0]).enumerate() {
-        launch_head(ops, head, hidden, first_pick + i * picked.shape[0], block, picked, logits)?;
-        values.extend(read_logits(ops, logits, block.len(), head.rows)?.values);
-    }
-    Ok(Logits { rows: want.len(), vocab: head.rows, values })
 }
 
 fn show(

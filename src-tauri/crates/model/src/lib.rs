@@ -32,5 +32,6 @@ pub use forward::{Tap, TapFn};
 pub use model::{Logits, MemoryParts, Model, RecurrentState};
 pub use open::{open, outline};
 pub use options::{KvType, LoadOptions, LoadProgress, LoadStage, MemoryLimit, PAGE_LEN};
+pub use sampled::Choosing;
 pub use source::WeightSource;
 pub use spec::ModelSpec;

@@ -10,6 +10,7 @@ use crate::formats::FromSource;
 use crate::loader::Loader;
 use crate::options::{LoadOptions, LoadProgress, LoadStage, PAGE_LEN};
 use crate::rehearsal::{self, Planned};
+use crate::sampled::Wanted;
 use crate::scratch::Scratch;
 use crate::source::WeightSource;
 use crate::spec::ModelSpec;
@@ -75,6 +76,8 @@ pub struct Model {
     pub(crate) last_rows: usize,
     /// Rows of the last MTP step.
     pub(crate) last_mtp_rows: usize,
+    /// Rows of the last pass, of the trunk or of the head, whose logits are wanted.
+    pub(crate) wanted: Wanted,
     budget: Budget,
     memory: MemoryParts,
 }
@@ -210,7 +213,18 @@ impl Model {
             state: budget.state,
             scratch: budget.scratch,
         };
-        Model { ops, spec, options, weights, scratch, last_rows: 0, last_mtp_rows: 0, budget, memory }
+        Model {
+            ops,
+            spec,
+            options,
+            weights,
+            scratch,
+            last_rows: 0,
+            last_mtp_rows: 0,
+            wanted: Wanted::default(),
+            budget,
+            memory,
+        }
     }
 
     /// What the model is; `mtp` is set only if the head is loaded.

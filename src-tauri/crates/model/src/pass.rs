@@ -4,6 +4,7 @@ use crate::ModelError;
 use crate::options::{LoadOptions, PAGE_LEN};
 use crate::spec::ModelSpec;
 use hearth_kernels::ops::Pass;
+use hearth_kernels::sample::is_id;
 
 fn refuse(what: &'static str, expected: impl Into<String>, found: impl ToString) -> Result<(), ModelError> {
     Err(ModelError::Pass { what, expected: expected.into(), found: found.to_string() })
@@ -57,7 +58,7 @@ pub(crate) fn check(
     if ids.len() != rows {
         return refuse("ids", format!("{rows}, one per row"), ids.len());
     }
-    if let Some(id) = ids.iter().find(|id| **id as usize >= spec.vocab) {
+    if let Some(id) = ids.iter().find(|id| !is_id(**id, spec.vocab)) {
         return refuse("id", format!("below {}", spec.vocab), id);
     }
     if let Some(row) = want.iter().find(|row| **row as usize >= rows) {
