@@ -1,7 +1,7 @@
 //! The fields that chat and completions share: limits, sampling, stop strings, streaming. Everything this engine does not
 //! do is refused here by name, so that no client believes it was done.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use hearth_engine::{MOST_LOGPROBS, Sampling, policy::Priority, status::RequestKind};
 use serde_json::Value;
@@ -133,7 +133,13 @@ fn logit_bias(fields: &Fields) -> Result<Arc<[(u32, f32)]>, ApiError> {
             }
         }
     });
-    bias.collect()
+    let bias = bias.collect::<Result<Vec<_>, _>>()?;
+    // Keys that differ as texts may name one token: "5" and "05".
+    let mut named = HashSet::new();
+    match bias.iter().find(|(id, _)| !named.insert(*id)) {
+        Some((id, _)) => Err(wrong(format!("'logit_bias' names the token {id} twice."))),
+        None => Ok(bias.into()),
+    }
 }
 
 /// Chat has a flag and a number of alternatives; completions have the number alone.
@@ -260,6 +266,7 @@ mod tests {
             ("logit_bias", json!([1])),
             ("logit_bias", json!({"word": 1})),
             ("logit_bias", json!({"5": 101})),
+            ("logit_bias", json!({"5": 1, "05": 2})),
         ] {
             let error = read(json!({name: value})).expect_err("out of range");
             assert_eq!((error.param.as_deref(), error.status.as_u16()), (Some(name), 400), "{error}");

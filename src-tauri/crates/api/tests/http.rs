@@ -11,7 +11,7 @@ use hearth_api::{ApiOptions, router};
 use hearth_engine::{
     Depth, Engine, LoadRequest, Loaded, Sampling, Served, Tokenizer,
     policy::Policy,
-    runner::{Limits, Runner},
+    runner::{Given, Limits, OnHost, Runner, Sampled},
     status::{EngineMemory, EnginePhase, EngineStatus, RequestEnd, RequestKind},
 };
 use hearth_model::KvType;
@@ -514,7 +514,7 @@ async fn while_the_model_loads_the_front_says_so_and_asks_to_come_back() {
 }
 
 /// Writes the token 300 until position 6, then does what the test wants.
-struct Until<F>(F);
+struct Until<F>(F, OnHost);
 
 impl<F: FnMut() -> Result<(), String>> Runner for Until<F> {
     fn limits(&self) -> Limits {
@@ -528,19 +528,17 @@ impl<F: FnMut() -> Result<(), String>> Runner for Until<F> {
             pages: 16,
             mtp: false,
             exact: false,
+            ahead: false,
         }
     }
 
-    fn forward(
-        &mut self,
-        pass: &hearth_kernels::ops::Pass,
-        _: &[u32],
-        want: &[u32],
-    ) -> Result<Vec<f32>, String> {
+    fn run(&mut self, pass: &hearth_kernels::ops::Pass, _: &[u32], want: &[u32]) -> Result<(), String> {
         if pass.segments[0].position == 6 {
             (self.0)()?;
         }
-        Ok((0..want.len()).flat_map(|_| (0..2048).map(|id| if id == 300 { 1.0 } else { 0.0 })).collect())
+        let logits = (0..2048).map(|id| if id == 300 { 1.0 } else { 0.0 }).collect();
+        self.1.keep(vec![logits; want.len()]);
+        Ok(())
     }
 
     fn draft(
@@ -549,8 +547,20 @@ impl<F: FnMut() -> Result<(), String>> Runner for Until<F> {
         _: &[u32],
         _: hearth_model::Seed<'_>,
         _: &[u32],
-    ) -> Result<Vec<f32>, String> {
+    ) -> Result<(), String> {
         Err("there is no MTP head".into())
+    }
+
+    fn sample(
+        &mut self,
+        tokens: usize,
+        rows: &[Option<hearth_kernels::sample::SampleRow<'_>>],
+    ) -> Result<Sampled, String> {
+        Ok(self.1.sample(tokens, rows))
+    }
+
+    fn read(&mut self, sampled: Sampled) -> Result<Vec<Given>, String> {
+        Ok(OnHost::read(sampled))
     }
 
     fn copy_state(&mut self, _: usize, _: usize) -> Result<(), String> {
@@ -581,7 +591,7 @@ async fn until(then: impl FnMut() -> Result<(), String> + Send + 'static) -> Eng
             created: 0,
         };
         Ok(Loaded {
-            runner: Until(then),
+            runner: Until(then, OnHost::default()),
             depth: Depth::Auto,
             policy: Policy::Slo,
             patience: Duration::from_secs(600),

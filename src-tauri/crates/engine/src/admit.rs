@@ -131,8 +131,7 @@ impl<R: Runner> Worker<R> {
 
     /// Takes a request off the device. Its pages stay known as long as nobody needs them.
     fn suspend(&mut self, index: usize) {
-        self.leave(index, true);
-        let sequence = self.running.remove(index);
+        let sequence = self.take_off(index, true);
         tracing::info!(id = sequence.request.id, "a request leaves its pages to others for now");
         self.board.lock().counters.preemptions += 1;
         self.suspended.push(sequence);

@@ -3,6 +3,7 @@
 //! `load` reads a checkpoint on the engine thread; `step` is what that thread does ever after; `engine` is the handle that
 //! the API holds; `status` is what everybody else sees.
 
+mod account;
 mod admit;
 pub mod board;
 #[cfg(test)]
@@ -16,8 +17,13 @@ mod device_fault_tests;
 #[cfg(test)]
 mod device_tests;
 mod echo;
+mod emit;
 mod engine;
 mod error;
+mod farewell;
+mod flight;
+#[cfg(test)]
+mod flight_tests;
 mod grammar;
 pub mod histogram;
 mod keep;
@@ -26,6 +32,7 @@ mod load;
 mod logprobs;
 #[cfg(test)]
 mod mix_tests;
+mod model_runner;
 #[cfg(test)]
 mod oracle;
 mod pages;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use hearth_checkpoint::{Checkpoint, CheckpointError, Expanded, Outline};
-use hearth_kernels::{Device, OpError, Ops, ops::Pass, selftest::Scale};
-use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, Seed, family};
+use hearth_kernels::{Device, OpError, Ops, selftest::Scale};
+use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family};
 use serde_json::Value;
 
 use crate::{
@@ -16,11 +16,11 @@ use crate::{
     depth::Depth,
     device_fault,
     engine::{Loaded, Served},
+    model_runner::MemoryReport,
     policy::Policy,
     proof,
-    runner::{Limits, Runner},
     sampler::Sampling,
-    status::{EngineMemory, EngineModel, Fault},
+    status::{EngineModel, Fault},
     tokenizer::Tokenizer,
 };
 
@@ -335,74 +335,6 @@ fn sentence(error: &dyn std::error::Error) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", chars.as_str().trim_end_matches('.'))
-}
-
-/// The parts of a model's memory as the status reports them.
-trait MemoryReport {
-    fn memory_parts(&self) -> EngineMemory;
-}
-
-impl MemoryReport for Model {
-    fn memory_parts(&self) -> EngineMemory {
-        let parts = self.memory();
-        EngineMemory {
-            weights: parts.weights as f64,
-            kv: parts.kv as f64,
-            kv_used: 0.0,
-            kv_cached: 0.0,
-            state: parts.state as f64,
-            scratch: parts.scratch as f64,
-        }
-    }
-}
-
-impl Runner for Model {
-    fn limits(&self) -> Limits {
-        let options = self.options();
-        Limits {
-            context: options.context,
-            slots: options.slots,
-            states: options.states(),
-            decode_rows: self.decode_rows(),
-            mtp: self.spec().mtp.is_some(),
-            max_rows: options.max_rows,
-            page_len: self.page_len(),
-            pages: self.pages(),
-            exact: options.exact,
-        }
-    }
-
-    fn forward(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
-        let logits = Model::forward(self, pass, ids, want).map_err(|error| error.to_string())?;
-        Ok(logits.values)
-    }
-
-    fn draft(
-        &mut self,
-        pass: &Pass,
-        next_ids: &[u32],
-        seed: Seed<'_>,
-        want: &[u32],
-    ) -> Result<Vec<f32>, String> {
-        let logits = self.forward_mtp(pass, next_ids, seed, want).map_err(|error| error.to_string())?;
-        Ok(logits.values)
-    }
-
-    fn copy_state(&mut self, from: usize, to: usize) -> Result<(), String> {
-        Model::copy_state(self, from, to).map_err(|error| error.to_string())
-    }
-
-    fn bytes_per_step(&self, rows: usize, context: usize) -> u64 {
-        Model::bytes_per_step(self, rows, context)
-    }
-
-    fn memory(&self) -> EngineMemory {
-        self.memory_parts()
-    }
-
-    fn device_fault(&self) -> Option<Fault> {
-        Model::device_fault(self).as_ref().and_then(device_fault::fault)
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Random mixes of requests, with shared beginnings, cancels, depths, seeds and too little memory, against each request run
 //! alone with nothing kept: every token the same, and the books right after every step.
 
-use hearth_kernels::ops::Pass;
+use hearth_kernels::{ops::Pass, sample::SampleRow};
 use tokio::sync::mpsc::Receiver;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     policy::{Policy, Priority},
     random,
     rig::{Bench, bench_of, fixture, model, read, request, run},
-    runner::{Limits, Runner},
+    runner::{Given, Limits, Runner, Sampled},
 };
 
 /// Draws of one mix.
@@ -120,6 +120,7 @@ fn random_mixes_write_what_each_request_writes_alone() {
             decode_rows: [None, Some(8)][dice.below(2)],
             pages,
             mtp: dice.below(4) > 0,
+            ahead: dice.below(2) > 0,
             ..LIMITS
         };
         let depth = [Depth::Auto, Depth::Fixed(1), Depth::Fixed(3), Depth::Fixed(5)][dice.below(4)];
@@ -173,8 +174,10 @@ impl Runner for Forgetful {
         self.0.limits
     }
 
-    fn forward(&mut self, _: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
-        Ok(want.iter().flat_map(|row| (self.0.expect)(ids[*row as usize])).collect())
+    fn run(&mut self, _: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
+        let ids = self.0.host.known(ids);
+        self.0.host.keep(want.iter().map(|row| (self.0.expect)(ids[*row as usize])).collect());
+        Ok(())
     }
 
     fn draft(
@@ -183,8 +186,18 @@ impl Runner for Forgetful {
         next_ids: &[u32],
         _: hearth_model::Seed<'_>,
         want: &[u32],
-    ) -> Result<Vec<f32>, String> {
-        Ok(want.iter().flat_map(|row| (self.0.guess)(next_ids[*row as usize])).collect())
+    ) -> Result<(), String> {
+        let ids = self.0.host.known(next_ids);
+        self.0.host.keep(want.iter().map(|row| (self.0.guess)(ids[*row as usize])).collect());
+        Ok(())
+    }
+
+    fn sample(&mut self, tokens: usize, rows: &[Option<SampleRow<'_>>]) -> Result<Sampled, String> {
+        self.0.sample(tokens, rows)
+    }
+
+    fn read(&mut self, sampled: Sampled) -> Result<Vec<Given>, String> {
+        self.0.read(sampled)
     }
 
     fn copy_state(&mut self, _: usize, _: usize) -> Result<(), String> {

@@ -7,11 +7,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use hearth_kernels::ops::Pass;
+use hearth_kernels::{ops::Pass, sample::SampleRow};
 use hearth_model::Seed;
 
 use crate::{
-    runner::{Limits, Runner},
+    runner::{Given, Limits, OnHost, Runner, Sampled},
     status::EngineMemory,
 };
 
@@ -25,6 +25,7 @@ pub(crate) const LIMITS: Limits = Limits {
     pages: 48,
     mtp: false,
     exact: false,
+    ahead: false,
 };
 
 /// Numbers per row of logits; the byte tokenizer knows 259 of them.
@@ -53,6 +54,9 @@ pub(crate) struct Oracle {
     /// Tokens after which the head drafts; of its last step, one per row.
     pub drafted: Vec<u32>,
     pub trunk_rows: usize,
+    /// Tokens it has chosen.
+    pub sampled: usize,
+    pub host: OnHost,
 }
 
 /// The next number is likely, the others are not.
@@ -83,6 +87,8 @@ impl Default for Oracle {
             guess: next,
             drafted: Vec::new(),
             trunk_rows: 0,
+            sampled: 0,
+            host: OnHost::default(),
         }
     }
 }
@@ -120,7 +126,8 @@ impl Runner for Oracle {
         self.limits
     }
 
-    fn forward(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
+    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
+        let ids = &self.host.known(ids);
         self.check(pass, ids);
         if ids.iter().any(|id| Some(*id) == self.poison) {
             return Err("poisoned".into());
@@ -153,17 +160,13 @@ impl Runner for Oracle {
             .lock()
             .expect("one thread")
             .push(pass.segments.iter().map(|s| (s.slot, s.position, s.rows)).collect());
-        Ok(want.iter().flat_map(|row| (self.expect)(ids[*row as usize])).collect())
+        self.host.keep(want.iter().map(|row| (self.expect)(ids[*row as usize])).collect());
+        Ok(())
     }
 
-    fn draft(
-        &mut self,
-        pass: &Pass,
-        next_ids: &[u32],
-        seed: Seed<'_>,
-        want: &[u32],
-    ) -> Result<Vec<f32>, String> {
+    fn draft(&mut self, pass: &Pass, next_ids: &[u32], seed: Seed<'_>, want: &[u32]) -> Result<(), String> {
         assert!(self.limits.mtp);
+        let next_ids = &self.host.known(next_ids);
         self.check(pass, next_ids);
         let (rows, have) = match seed {
             Seed::Forward(rows) => (rows, self.trunk_rows),
@@ -171,8 +174,18 @@ impl Runner for Oracle {
         };
         assert_eq!(rows.len(), next_ids.len());
         assert!(rows.iter().all(|row| (*row as usize) < have));
-        self.drafted = next_ids.to_vec();
-        Ok(want.iter().flat_map(|row| (self.guess)(next_ids[*row as usize])).collect())
+        self.drafted = next_ids.clone();
+        self.host.keep(want.iter().map(|row| (self.guess)(next_ids[*row as usize])).collect());
+        Ok(())
+    }
+
+    fn sample(&mut self, tokens: usize, rows: &[Option<SampleRow<'_>>]) -> Result<Sampled, String> {
+        self.sampled += rows.iter().flatten().count();
+        Ok(self.host.sample(tokens, rows))
+    }
+
+    fn read(&mut self, sampled: Sampled) -> Result<Vec<Given>, String> {
+        Ok(OnHost::read(sampled))
     }
 
     fn copy_state(&mut self, from: usize, to: usize) -> Result<(), String> {

@@ -1,9 +1,9 @@
-//! From logits to a token: penalties, temperature, top-k, top-p, min-p, then one draw. Called by the engine's step for
-//! every row that produced logits. The draw depends on seed and position only, so company never changes a result.
+//! How a request wants its tokens chosen, and what it has seen. The choice itself is the op `sample` of the kernels, on the
+//! device or here: it depends on logits, settings, seed and position only, so company never changes a result.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
-use crate::random;
+use hearth_kernels::sample::SampleRow;
 
 /// How a request wants its tokens chosen. The ranges are checked by [`Sampling::check`].
 #[derive(Debug, Clone, PartialEq)]
@@ -82,147 +82,117 @@ impl Sampling {
         }
     }
 
-    fn penalises(&self) -> bool {
+    /// Whether what was seen changes what comes.
+    pub fn penalises(&self) -> bool {
         self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 || self.repetition_penalty != 1.0
+    }
+
+    /// How the token at `position` is chosen; `banned` ids never are, `allowed` is as in [`SampleRow`].
+    pub fn row<'a>(
+        &'a self,
+        position: usize,
+        seen: &'a [(u32, u32)],
+        banned: &'a [u32],
+        allowed: Option<&'a [u32]>,
+    ) -> SampleRow<'a> {
+        SampleRow {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed,
+            position: position as u64,
+            seen,
+            bias: &self.logit_bias,
+            banned,
+            allowed,
+        }
     }
 }
 
-/// The tokens a request has seen, counted for the penalties.
+/// The tokens a request has seen, as far as penalties will ask for them.
 #[derive(Debug, Default)]
 pub struct Seen {
-    prompt: std::collections::HashSet<u32>,
-    written: HashMap<u32, u32>,
+    /// Each once, with how often the answer has it.
+    tokens: Vec<(u32, u32)>,
+    /// Where each is in the list.
+    places: HashMap<u32, usize>,
+    /// False: nobody will ask.
+    asked: bool,
 }
 
 impl Seen {
-    /// Counts the prompt only if a penalty will ask for it.
+    /// Those of the prompt; they matter to the repetition penalty only.
     pub fn new(prompt: &[u32], sampling: &Sampling) -> Seen {
-        let prompt = if sampling.penalises() { prompt.iter().copied().collect() } else { Default::default() };
-        Seen { prompt, written: HashMap::new() }
+        let mut seen = Seen { asked: sampling.penalises(), ..Seen::default() };
+        if sampling.repetition_penalty != 1.0 {
+            prompt.iter().for_each(|token| {
+                seen.place(*token);
+            });
+        }
+        seen
     }
 
     /// Counts a token of the answer.
     pub fn write(&mut self, token: u32) {
-        *self.written.entry(token).or_default() += 1;
-    }
-}
-
-/// The token at `position`, or None if no logit of an allowed token is a number.
-///
-/// `logits` `[vocab]`, changed in place; ids from `tokens` on are padding rows of the head and never chosen, nor are the
-/// ids in `banned`. Ties go to the lower id.
-pub fn sample(
-    logits: &mut [f32],
-    tokens: usize,
-    banned: &[u32],
-    sampling: &Sampling,
-    seen: &Seen,
-    position: u64,
-) -> Option<u32> {
-    let tokens = tokens.min(logits.len());
-    let logits = &mut logits[..tokens];
-    for &id in banned {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit = f32::NEG_INFINITY;
+        if self.asked {
+            let place = self.place(token);
+            self.tokens[place].1 += 1;
         }
     }
-    if sampling.penalises() {
-        penalise(logits, sampling, seen);
-    }
-    for &(id, bias) in sampling.logit_bias.iter() {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit += bias;
-        }
-    }
-    if sampling.temperature == 0.0 {
-        return greedy(logits);
-    }
-    draw(logits, sampling, random::uniform(sampling.seed, position))
-}
 
-/// Leaves only the tokens whose bit is set in `allowed` (lowest bit first), before [`sample`] chooses.
-pub fn allow(logits: &mut [f32], allowed: &[u32]) {
-    for (logits, word) in logits.chunks_mut(32).zip(allowed.iter().copied().chain(std::iter::repeat(0))) {
-        for (bit, logit) in logits.iter_mut().enumerate() {
-            if word >> bit & 1 == 0 {
-                *logit = f32::NEG_INFINITY;
+    fn place(&mut self, token: u32) -> usize {
+        let place = *self.places.entry(token).or_insert(self.tokens.len());
+        if place == self.tokens.len() {
+            self.tokens.push((token, 0));
+        }
+        place
+    }
+
+    /// All of them.
+    pub fn tokens(&self) -> &[(u32, u32)] {
+        &self.tokens
+    }
+
+    /// As if these had been written, too.
+    pub fn with(&self, drafts: &[u32]) -> Cow<'_, [(u32, u32)]> {
+        if !self.asked || drafts.is_empty() {
+            return Cow::Borrowed(&self.tokens);
+        }
+        let mut tokens = self.tokens.clone();
+        for draft in drafts {
+            let new = || tokens[self.tokens.len()..].iter().position(|(token, _)| token == draft);
+            let known = self.places.get(draft).copied();
+            match known.or_else(|| new().map(|at| self.tokens.len() + at)) {
+                Some(place) => tokens[place].1 += 1,
+                None => tokens.push((*draft, 1)),
             }
         }
+        Cow::Owned(tokens)
     }
-}
-
-fn penalise(logits: &mut [f32], sampling: &Sampling, seen: &Seen) {
-    let repeat = sampling.repetition_penalty;
-    if repeat != 1.0 {
-        for &id in seen.prompt.iter().filter(|id| !seen.written.contains_key(id)).chain(seen.written.keys()) {
-            if let Some(logit) = logits.get_mut(id as usize) {
-                *logit = if *logit > 0.0 { *logit / repeat } else { *logit * repeat };
-            }
-        }
-    }
-    for (&id, &count) in &seen.written {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit -= sampling.presence_penalty + sampling.frequency_penalty * count as f32;
-        }
-    }
-}
-
-fn greedy(logits: &[f32]) -> Option<u32> {
-    let mut best: Option<(usize, f32)> = None;
-    for (id, &logit) in logits.iter().enumerate() {
-        if logit > best.map_or(f32::NEG_INFINITY, |(_, value)| value) {
-            best = Some((id, logit));
-        }
-    }
-    best.map(|(id, _)| id as u32)
-}
-
-/// Temperature, top-k, top-p and min-p in the order of Hugging Face's processors, then the inverse of the cumulative
-/// probability at `u`, most likely token first.
-fn draw(logits: &[f32], sampling: &Sampling, u: f64) -> Option<u32> {
-    let max = logits.iter().copied().filter(|l| l.is_finite()).fold(f32::NEG_INFINITY, f32::max);
-    if max == f32::NEG_INFINITY {
-        return None;
-    }
-    let mut finite: Vec<(u32, f32)> =
-        (0..).zip(logits.iter().copied()).filter(|(_, logit)| logit.is_finite()).collect();
-    let top_k = sampling.top_k as usize;
-    if top_k > 0 && top_k < finite.len() {
-        finite.select_nth_unstable_by(top_k - 1, |a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-        finite.truncate(top_k);
-    }
-    // Weights relative to the most likely token, so that its own is 1.
-    let weight = |logit: f32| f64::from((logit - max) / sampling.temperature).exp();
-    let mut kept: Vec<(u32, f64)> = finite.into_iter().map(|(id, logit)| (id, weight(logit))).collect();
-    let total: f64 = kept.iter().map(|k| k.1).sum();
-    let top_p = f64::from(sampling.top_p);
-    // Tokens below this weight add up to less than 1 - top_p together, so the kept set is full before they are
-    // reached; leaving them out first makes the sort short.
-    let floor = ((1.0 - top_p) * total / kept.len() as f64).max(f64::from(sampling.min_p));
-    kept.retain(|k| k.1 >= floor.min(1.0));
-    kept.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let mut sum = 0.0;
-    let end = kept.iter().position(|k| {
-        sum += k.1;
-        sum >= top_p * total
-    });
-    kept.truncate(end.map_or(kept.len(), |i| i + 1));
-    let total: f64 = kept.iter().map(|k| k.1).sum();
-    let mut left = u * total;
-    for &(id, weight) in &kept {
-        left -= weight;
-        if left < 0.0 {
-            return Some(id);
-        }
-    }
-    kept.last().map(|k| k.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hearth_kernels::sample::choose;
 
-    fn share(logits: &[f32], sampling: &Sampling, draws: u64) -> Vec<f64> {
+    /// The token at `position` of `tokens`, as a host chooses it.
+    fn sample(
+        logits: &mut [f32],
+        tokens: usize,
+        banned: &[u32],
+        sampling: &Sampling,
+        seen: &Seen,
+        position: usize,
+    ) -> Option<u32> {
+        choose(&mut logits[..tokens], &sampling.row(position, seen.tokens(), banned, None))
+    }
+
+    fn share(logits: &[f32], sampling: &Sampling, draws: usize) -> Vec<f64> {
         let mut counts = vec![0.0; logits.len()];
         for position in 0..draws {
             let id = sample(&mut logits.to_vec(), logits.len(), &[], sampling, &Seen::default(), position);
@@ -341,14 +311,31 @@ mod tests {
     #[test]
     fn only_allowed_tokens_are_chosen_and_words_that_are_missing_allow_nothing() {
         for temperature in [0.0, 1.0] {
-            let sampling = Sampling { temperature, ..Default::default() };
-            let mut logits: Vec<f32> = (0..70).map(|i| i as f32).collect();
-            allow(&mut logits, &[1 << 5, 1 << 3]);
-            let id = sample(&mut logits, 70, &[], &sampling, &Seen::default(), 1);
-            assert_eq!(id, Some(35));
-            allow(&mut logits, &[0]);
-            assert_eq!(sample(&mut logits, 70, &[], &sampling, &Seen::default(), 1), None);
+            let sampling = Sampling { temperature, ..Sampling::default() };
+            let choose = |allowed: &[u32]| {
+                let mut logits: Vec<f32> = (0..70).map(|i| i as f32).collect();
+                choose(&mut logits, &sampling.row(1, &[], &[], Some(allowed)))
+            };
+            assert_eq!(choose(&[1 << 5, 1 << 3]), Some(35));
+            assert_eq!(choose(&[0]), None);
         }
+    }
+
+    #[test]
+    fn drafts_count_as_if_they_had_been_written() {
+        let sampling = Sampling { frequency_penalty: 0.5, repetition_penalty: 1.1, ..Sampling::default() };
+        let mut seen = Seen::new(&[7, 8, 7], &sampling);
+        seen.write(9);
+        assert_eq!(seen.with(&[]), seen.tokens());
+        let ahead = seen.with(&[8, 5, 5, 9]).into_owned();
+        [8, 5, 5, 9].iter().for_each(|token| seen.write(*token));
+        assert_eq!(ahead, seen.tokens());
+        assert_eq!(ahead, [(7, 0), (8, 1), (9, 2), (5, 2)]);
+        let mut unasked = Seen::new(&[7], &Sampling::default());
+        unasked.write(9);
+        assert!(unasked.tokens().is_empty() && unasked.with(&[3]).is_empty());
+        let presence = Sampling { presence_penalty: 1.0, ..Sampling::default() };
+        assert!(Seen::new(&[7], &presence).tokens().is_empty(), "only the answer matters to it");
     }
 
     #[test]
@@ -381,52 +368,5 @@ mod tests {
             assert_eq!(sampling.check().expect_err("out of range").name, name);
         }
         assert_eq!(Sampling::default().check(), Ok(()));
-    }
-
-    #[test]
-    fn the_op_of_the_kernels_chooses_the_same_tokens() {
-        use hearth_kernels::{DType, Ops, cpu::Cpu, sample::SampleRow};
-        let ops = Cpu::new(Some(1)).expect("a CPU");
-        let vocab = 600;
-        for position in 0..300u64 {
-            let at = |name: u64, i: u64| random::uniform(name, position << 16 | i);
-            let mut logits: Vec<f32> =
-                (0..vocab).map(|i| ((at(1, i) - 0.5) * 16.0).round() as f32 + at(2, i) as f32).collect();
-            logits[7] = f32::NAN;
-            let pick = |name: u64, values: &[f32]| values[(at(name, 0) * values.len() as f64) as usize];
-            let sampling = Sampling {
-                temperature: pick(3, &[0.0, 0.6, 1.0, 1.7]),
-                top_k: pick(4, &[0.0, 1.0, 20.0]) as u32,
-                top_p: pick(5, &[1.0, 0.95, 0.5, 0.0]),
-                min_p: pick(6, &[0.0, 0.05]),
-                presence_penalty: pick(7, &[0.0, 1.5]),
-                frequency_penalty: pick(8, &[0.0, 0.2]),
-                repetition_penalty: pick(9, &[1.0, 1.2]),
-                seed: 17,
-                ..Sampling::default()
-            };
-            let mut seen = Seen::new(&[1, 2, 3, 400], &sampling);
-            [2, 2, 5, 599].iter().for_each(|id| seen.write(*id));
-            let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
-            let mut tensor =
-                ops.upload(DType::F32, &bytes, DType::F32, &[1, vocab as usize]).expect("memory");
-            let row = SampleRow {
-                temperature: sampling.temperature,
-                top_k: sampling.top_k,
-                top_p: sampling.top_p,
-                min_p: sampling.min_p,
-                presence_penalty: sampling.presence_penalty,
-                frequency_penalty: sampling.frequency_penalty,
-                repetition_penalty: sampling.repetition_penalty,
-                seed: sampling.seed,
-                position,
-                seen: &[(1, 0), (2, 2), (3, 0), (400, 0), (5, 1), (599, 1)],
-                banned: &[44, 45],
-                allowed: None,
-            };
-            let theirs = ops.sample(&mut tensor, 590, &[row]).expect("a good row");
-            let ours = sample(&mut logits, 590, &[44, 45], &sampling, &seen, position);
-            assert_eq!(theirs[0], ours, "{sampling:?} at {position}");
-        }
     }
 }

@@ -1,12 +1,15 @@
 //! A request that holds a slot: its tokens, its place in the KV pages, its text, and the channel to its client.
 //! Owned by the engine thread; `schedule` reads it, the engine's step advances it.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
+use hearth_kernels::sample::{SampleRow, choose};
 use tokio::sync::mpsc::Sender;
 
 use crate::{
-    EngineError,
     depth::Acceptance,
     detokenise::Detokeniser,
     echo::Echo,
@@ -16,7 +19,7 @@ use crate::{
     prefix::NodeId,
     queue::{Waiting, unix_ms},
     request::{Event, Finish, Request, Usage},
-    sampler::{self, Seen},
+    sampler::Seen,
     status::{EngineRequest, Fault, FinishedRequest, RequestEnd, RequestPhase, Speculation},
     stop::StopStrings,
     tokenizer::Tokenizer,
@@ -52,7 +55,7 @@ pub struct Sequence {
     pub seen: Seen,
     /// Recurrent-state slots for the rows before the last one of a round; at least as many as drafts.
     pub lanes: Vec<usize>,
-    /// What the next tokens are thought to be.
+    /// What the next tokens are thought to be, perhaps as only the device knows them (`Sampled::id`).
     pub drafts: Vec<u32>,
     /// How well its drafts did lately.
     pub acceptance: Acceptance,
@@ -192,6 +195,36 @@ impl Sequence {
         self.marks.first().copied().unwrap_or(self.ids.len()) - self.computed
     }
 
+    /// Whether its next pass may be started before its next token is known: nothing but the token itself depends on it, and
+    /// the client has room for both.
+    pub fn may_run_ahead(&self) -> bool {
+        self.guide.is_none()
+            && !self.request.sampling.penalises()
+            && self.events.capacity() >= 3
+            && self.must_end().is_none()
+    }
+
+    /// True if the limit of the answer is reached with its next token.
+    pub fn ends_with_next(&self) -> bool {
+        self.written() + 1 >= self.limit
+    }
+
+    /// Whether its drafts may stay where the device chose them until they have been put to the test.
+    pub fn may_draft_unseen(&self) -> bool {
+        self.guide.is_none() && !self.request.sampling.penalises()
+    }
+
+    /// Learns what the drafts are that only the device knew; None: none could be chosen, so nothing behind it was drafted.
+    pub fn settle_drafts(&mut self, known: &HashMap<u32, Option<u32>>) {
+        for i in 0..self.drafts.len() {
+            match known.get(&self.drafts[i]) {
+                Some(Some(token)) => self.drafts[i] = *token,
+                Some(None) => return self.drafts.truncate(i),
+                None => {}
+            }
+        }
+    }
+
     /// Tokens that may be drafted for the next round: none beyond the limit of the answer, nor more than the client has
     /// room for beside the token that is certain and the end of the answer.
     pub fn room_for_drafts(&self) -> usize {
@@ -260,37 +293,61 @@ impl Sequence {
         }
     }
 
-    /// Chooses the token at `position` by its logits, which are changed. `row`: how many of this round's drafts lie before
-    /// it.
-    pub fn choose(
-        &mut self,
-        logits: &mut [f32],
+    /// Waits for the masks of the rows that are to be sampled.
+    pub fn await_masks(&mut self) -> Result<(), Fault> {
+        self.guide.as_mut().map_or(Ok(()), Guide::await_masks)
+    }
+
+    /// How the token at `position` is to be chosen. `row`: how many of this round's drafts lie before it; `seen`: what was
+    /// seen up to there.
+    pub fn setting<'a>(
+        &'a self,
         row: usize,
         position: usize,
-        tokenizer: &Tokenizer,
-    ) -> Result<(u32, Option<Box<Logprobs>>), Fault> {
-        let tokens = tokenizer.len();
-        let distribution = self.request.logprobs.map(|top| (top, Distribution::of(logits, tokens)));
+        seen: &'a [(u32, u32)],
+        tokenizer: &'a Tokenizer,
+    ) -> SampleRow<'a> {
         let early = position - self.request.prompt.len() < self.request.min_tokens;
         let mut banned = if early { tokenizer.ends() } else { &[] };
-        if let Some(guide) = &mut self.guide {
-            let awaited = guide.is_awaited();
-            match guide.mask(row)? {
+        let mut allowed = None;
+        if let Some(guide) = &self.guide {
+            match guide.mask(row) {
                 Some(mask) => {
-                    sampler::allow(logits, &mask.words);
+                    allowed = Some(&mask.words[..]);
                     // A form that is complete ends the answer, however short it is.
                     banned = if mask.ends_only { &[] } else { banned };
                 }
                 // Reasoning may not be all there is when an answer of a form was asked for.
-                None if awaited => banned = tokenizer.ends(),
+                None if guide.is_awaited() => banned = tokenizer.ends(),
                 None => {}
             }
         }
-        let token =
-            sampler::sample(logits, tokens, banned, &self.request.sampling, &self.seen, position as u64);
-        let no_number = || EngineError::Step { reason: "no logit is a number".to_owned() }.fault();
-        let token = token.ok_or_else(no_number)?;
-        Ok((token, distribution.map(|(top, distribution)| Box::new(distribution.report(token, top)))))
+        self.request.sampling.row(position, seen, banned, allowed)
+    }
+
+    /// How the draft for `position` is to be chosen: as the token itself, but for the form of the answer, which cuts drafts
+    /// when they are there.
+    pub fn draft_setting<'a>(&'a self, position: usize, tokenizer: &'a Tokenizer) -> SampleRow<'a> {
+        let early = position - self.request.prompt.len() < self.request.min_tokens;
+        let banned = if early { tokenizer.ends() } else { &[] };
+        self.request.sampling.row(position, self.seen.tokens(), banned, None)
+    }
+
+    /// Chooses the token behind the first `row` of `drafts` here, by its logits, which are changed.
+    pub fn choose(
+        &self,
+        logits: &mut [f32],
+        row: usize,
+        drafts: &[u32],
+        tokenizer: &Tokenizer,
+    ) -> (Option<u32>, Option<Box<Logprobs>>) {
+        let tokens = tokenizer.len().min(logits.len());
+        let distribution = self.request.logprobs.map(|top| (top, Distribution::of(logits, tokens)));
+        let seen = self.seen.with(&drafts[..row.min(drafts.len())]);
+        let setting = self.setting(row, self.ids.len() + row, &seen, tokenizer);
+        let token = choose(&mut logits[..tokens], &setting);
+        let logprobs = token.zip(distribution).map(|(token, (top, of))| Box::new(of.report(token, top)));
+        (token, logprobs)
     }
 
     /// Takes in a sampled token: text, stop strings, limits. Sends the token unless it ends the answer.

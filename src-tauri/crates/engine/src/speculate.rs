@@ -2,18 +2,28 @@
 //! the head has keys and values for all of the text; then it proposes the next tokens, one step per draft. A request whose
 //! text repeats itself copies its drafts instead. Part of the engine's step.
 
-use std::{cmp::Reverse, time::Instant};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use hearth_kernels::ops::{Pass, Segment};
+use hearth_kernels::{
+    ops::{Pass, Segment},
+    sample::{self, SampleRow},
+};
 use hearth_model::Seed;
 
 use crate::{
     depth::{Depth, Price, choose},
-    runner::Runner,
+    runner::{Given, Runner, Sampled},
     schedule::Batch,
     step::Worker,
     timing::Work,
 };
+
+/// Of so many rounds one is waited for draft by draft, where it need not be.
+const MEASURED: u64 = 8;
 
 /// A request that drafts.
 #[derive(Debug, Clone, Copy)]
@@ -54,11 +64,12 @@ impl HeadRows {
 
 impl<R: Runner> Worker<R> {
     /// Brings the head up to date with `part`, of whose members so many rows are `valid` each, and drafts for the next
-    /// round.
-    pub(crate) fn draft(&mut self, part: &Batch, valid: &[usize]) -> Result<(), String> {
+    /// round. Returns the seconds that takes, or is thought to take.
+    pub(crate) fn draft(&mut self, part: &Batch, valid: &[usize]) -> Result<f64, String> {
         if self.drafts == 0 {
-            return Ok(());
+            return Ok(0.0);
         }
+        let begun = Instant::now();
         let mtp = self.limits.mtp;
         let mut rows = HeadRows::default();
         let mut drafters = Vec::new();
@@ -96,30 +107,63 @@ impl<R: Runner> Worker<R> {
         }
         drafters.retain(|drafter| drafter.depth > 0);
         if rows.segments.is_empty() {
-            return Ok(());
+            return Ok(begun.elapsed().as_secs_f64());
         }
         // A chunk of a prompt would make a step of the head look dearer than it is.
-        let alike = part.members.iter().all(|member| member.writes);
-        let mut want: Vec<u32> = drafters.iter().map(|drafter| drafter.row).collect();
-        let mut logits = self.head_step(rows, true, &want, alike && !want.is_empty())?;
-        for level in 1.. {
-            self.take_drafts(&mut drafters, logits, level);
-            drafters.retain(|drafter| drafter.depth > level);
+        let mut timed = part.members.iter().all(|member| member.writes);
+        let unseen = self.may_draft_unseen(&drafters);
+        let want: Vec<u32> = drafters.iter().map(|drafter| drafter.row).collect();
+        let mut step_begun = Instant::now();
+        self.head_step(rows, true, &want)?;
+        let mut levels = 0;
+        while !drafters.is_empty() {
+            levels += 1;
+            let sampled = self.sample_drafts(&drafters, levels)?;
+            if unseen && (0..drafters.len()).all(|row| sampled.id(row).is_some()) {
+                self.leave_drafts(&drafters, sampled);
+            } else {
+                let given = self.runner.read(sampled)?;
+                self.take_drafts(&mut drafters, given);
+                if std::mem::replace(&mut timed, true) {
+                    let seconds = step_begun.elapsed().as_secs_f64();
+                    let known = self.draft_seconds.unwrap_or(seconds);
+                    self.draft_seconds = Some(0.9 * known + 0.1 * seconds);
+                }
+            }
+            drafters.retain(|drafter| drafter.depth > levels);
             if drafters.is_empty() {
                 break;
             }
             let mut rows = HeadRows::default();
             for (row, drafter) in drafters.iter_mut().enumerate() {
                 let sequence = &self.running[drafter.index];
-                let newest = &sequence.drafts[level - 1..];
-                let position = sequence.computed + level - 1;
+                let newest = &sequence.drafts[levels - 1..];
+                let position = sequence.computed + levels - 1;
                 rows.push(sequence.slot, &sequence.pages, position, newest, drafter.row);
                 drafter.row = row as u32;
             }
-            want = (0..drafters.len() as u32).collect();
-            logits = self.head_step(rows, false, &want, true)?;
+            let want: Vec<u32> = (0..drafters.len() as u32).collect();
+            step_begun = Instant::now();
+            self.head_step(rows, false, &want)?;
         }
-        Ok(())
+        if self.proposed.is_empty() {
+            return Ok(begun.elapsed().as_secs_f64());
+        }
+        // Nobody waited for them, so they take what drafts took lately.
+        let seconds = levels as f64 * self.draft_seconds.unwrap_or(0.0);
+        self.busy_until = begun + Duration::from_secs_f64(seconds);
+        self.drafting = true;
+        Ok(seconds)
+    }
+
+    /// Whether the drafts of this round may stay on the device until the model has checked them. Now and then they are
+    /// waited for, to learn what they cost.
+    fn may_draft_unseen(&mut self, drafters: &[Drafter]) -> bool {
+        self.rounds += 1;
+        self.limits.ahead
+            && self.draft_seconds.is_some()
+            && !self.rounds.is_multiple_of(MEASURED)
+            && drafters.iter().all(|drafter| self.running[drafter.index].may_draft_unseen())
     }
 
     /// Lets a request copy its drafts if its text repeats itself and copying has not just proved wrong.
@@ -180,37 +224,68 @@ impl<R: Runner> Worker<R> {
         }
     }
 
-    /// Takes the tokens that the head proposes for the drafters, in their order. The draw is the one that will check it:
-    /// the better the head knows the model's distribution, the likelier both draw the same.
-    fn take_drafts(&mut self, drafters: &mut [Drafter], mut logits: Vec<f32>, level: usize) {
-        let vocab = logits.len().checked_div(drafters.len()).unwrap_or(0).max(1);
-        for (drafter, row) in drafters.iter_mut().zip(logits.chunks_mut(vocab)) {
-            let position = self.running[drafter.index].ids.len() + level - 1;
-            match self.pick(drafter.index, position, row) {
-                Some(token) => self.running[drafter.index].drafts.push(token),
+    /// Starts choosing what the head proposes for the drafters, in their order. The draw is the one that will check it: the
+    /// better the head knows the model's distribution, the likelier both draw the same.
+    fn sample_drafts(&mut self, drafters: &[Drafter], level: usize) -> Result<Sampled, String> {
+        let rows: Vec<Option<SampleRow<'_>>> = drafters
+            .iter()
+            .map(|drafter| {
+                let sequence = &self.running[drafter.index];
+                let setting = sequence.draft_setting(sequence.ids.len() + level - 1, &self.tokenizer);
+                self.runner.can_sample(&setting).then_some(setting)
+            })
+            .collect();
+        self.runner.sample(self.tokenizer.len(), &rows)
+    }
+
+    /// Takes what the head proposed.
+    fn take_drafts(&mut self, drafters: &mut [Drafter], given: Vec<Given>) {
+        for (drafter, given) in drafters.iter_mut().zip(given) {
+            let sequence = &mut self.running[drafter.index];
+            let token = match given {
+                Given::Token(token) => token,
+                Given::Logits(mut logits) => {
+                    let position = sequence.ids.len() + sequence.drafts.len();
+                    let tokens = self.tokenizer.len().min(logits.len());
+                    sample::choose(&mut logits[..tokens], &sequence.draft_setting(position, &self.tokenizer))
+                }
+            };
+            match token {
+                Some(token) => sequence.drafts.push(token),
                 // A head that computes no numbers is no reason to fail: the model itself will tell.
                 None => drafter.depth = 0,
             }
         }
     }
 
-    /// One step of the head; `timed` ones set the price of a draft.
-    fn head_step(
-        &mut self,
-        rows: HeadRows,
-        first: bool,
-        want: &[u32],
-        timed: bool,
-    ) -> Result<Vec<f32>, String> {
+    /// Leaves what the head proposed where the device chose it: the next steps take it from there.
+    fn leave_drafts(&mut self, drafters: &[Drafter], sampled: Sampled) {
+        for (row, drafter) in drafters.iter().enumerate() {
+            self.running[drafter.index].drafts.extend(sampled.id(row));
+        }
+        self.proposed.push((drafters.len(), sampled));
+    }
+
+    /// Learns what was proposed, of which so far only the device knew.
+    pub(crate) fn settle_drafts(&mut self) -> Result<(), String> {
+        if self.proposed.is_empty() {
+            return Ok(());
+        }
+        let mut known = HashMap::new();
+        for (rows, sampled) in std::mem::take(&mut self.proposed) {
+            let ids: Vec<Option<u32>> = (0..rows).map(|row| sampled.id(row)).collect();
+            for (id, given) in ids.into_iter().flatten().zip(self.runner.read(sampled)?) {
+                known.insert(id, if let Given::Token(token) = given { token } else { None });
+            }
+        }
+        self.running.iter_mut().for_each(|sequence| sequence.settle_drafts(&known));
+        Ok(())
+    }
+
+    /// Starts a step of the head.
+    fn head_step(&mut self, rows: HeadRows, first: bool, want: &[u32]) -> Result<(), String> {
         let pass = Pass { segments: rows.segments, exact: self.limits.exact };
         let seed = if first { Seed::Forward(&rows.seeds) } else { Seed::Draft(&rows.seeds) };
-        let begun = Instant::now();
-        let logits = self.runner.draft(&pass, &rows.next_ids, seed, want)?;
-        if timed {
-            let seconds = begun.elapsed().as_secs_f64();
-            self.draft_seconds =
-                Some(self.draft_seconds.map_or(seconds, |known| 0.9 * known + 0.1 * seconds));
-        }
-        Ok(logits)
+        self.runner.draft(&pass, &rows.next_ids, seed, want)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearth_kernels::ops::Pass;
+use hearth_kernels::{ops::Pass, sample::SampleRow};
 use hearth_model::Seed;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     policy::Policy,
     queue::Refused,
     rig::{bench, finish, read, request},
-    runner::{Limits, Runner},
+    runner::{Given, Limits, OnHost, Runner, Sampled},
     status::{EngineMemory, EnginePhase, Fault, RequestEnd, RequestPhase},
     timing::Timing,
     tokenizer::tests::byte_tokenizer,
@@ -303,17 +303,24 @@ async fn a_load_that_fails_shows_its_fault_and_ends_the_engine() {
 
 #[tokio::test]
 async fn a_panic_in_the_engine_thread_closes_the_channels_and_is_reported() {
-    struct Panics;
+    struct Panics(OnHost);
     impl Runner for Panics {
         fn limits(&self) -> Limits {
             LIMITS
         }
-        fn forward(&mut self, _: &Pass, ids: &[u32], want: &[u32]) -> Result<Vec<f32>, String> {
+        fn run(&mut self, _: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
             assert!(ids != [66], "as planned");
-            Ok(vec![0.0; 300 * want.len()])
+            self.0.keep(vec![vec![0.0; 300]; want.len()]);
+            Ok(())
         }
-        fn draft(&mut self, _: &Pass, _: &[u32], _: Seed<'_>, _: &[u32]) -> Result<Vec<f32>, String> {
+        fn draft(&mut self, _: &Pass, _: &[u32], _: Seed<'_>, _: &[u32]) -> Result<(), String> {
             Err("there is no MTP head".into())
+        }
+        fn sample(&mut self, tokens: usize, rows: &[Option<SampleRow<'_>>]) -> Result<Sampled, String> {
+            Ok(self.0.sample(tokens, rows))
+        }
+        fn read(&mut self, sampled: Sampled) -> Result<Vec<Given>, String> {
+            Ok(OnHost::read(sampled))
         }
         fn copy_state(&mut self, _: usize, _: usize) -> Result<(), String> {
             Ok(())
@@ -328,7 +335,7 @@ async fn a_panic_in_the_engine_thread_closes_the_channels_and_is_reported() {
     let engine = Engine::start(
         |_| {
             Ok(Loaded {
-                runner: Panics,
+                runner: Panics(OnHost::default()),
                 depth: Depth::Auto,
                 policy: Policy::Fifo,
                 patience: Duration::from_secs(600),

@@ -2,7 +2,8 @@
 //!
 //!   allowed_prefix(drafts)   drafts are cut at the first token that the grammar forbids
 //!   prepare(drafts)          the masks behind each of them are begun, on another thread, while the forward pass runs
-//!   mask(i)                  the mask of the row behind the first i drafts, before it is sampled
+//!   await_masks()            waits for them, before tokens are chosen
+//!   mask(i)                  the mask of the row behind the first i drafts
 //!   advance(token)           a token was written
 //!
 //! Its place moves by `advance` alone, so that masks that were prepared for drafts that fell are merely forgotten.
@@ -104,13 +105,17 @@ impl Guide {
         }
     }
 
-    /// What the row behind the first `row` drafts of [`Guide::prepare`] may choose; None: anything. Waits for it.
+    /// Waits for what [`Guide::prepare`] began.
     ///
     /// # Errors
     /// The grammar cannot be followed any further.
-    pub(crate) fn mask(&mut self, row: usize) -> Result<Option<&Mask>, Fault> {
-        self.fetch()?;
-        Ok(self.masks.get(row).and_then(Option::as_ref))
+    pub(crate) fn await_masks(&mut self) -> Result<(), Fault> {
+        self.fetch()
+    }
+
+    /// What the row behind the first `row` drafts of [`Guide::prepare`] may choose; None: anything.
+    pub(crate) fn mask(&self, row: usize) -> Option<&Mask> {
+        self.masks.get(row).and_then(Option::as_ref)
     }
 
     /// Takes in a token that was written. True if the form is complete and nothing can follow.

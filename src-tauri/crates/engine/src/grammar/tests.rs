@@ -27,12 +27,18 @@ fn allows(mask: &Mask, id: u32) -> bool {
     mask.words[id as usize / 32] >> (id % 32) & 1 == 1
 }
 
+/// The mask of the row behind the first `row` drafts.
+fn mask_of(guide: &mut Guide, row: usize) -> Result<Option<&Mask>, crate::status::Fault> {
+    guide.await_masks()?;
+    Ok(guide.mask(row))
+}
+
 /// Writes an answer of tokens drawn from whatever is allowed.
 fn wander(guide: &mut Guide, seed: u64) -> String {
     let mut text = Vec::new();
     for position in 0..2000 {
         guide.prepare(&[]);
-        let mask = guide.mask(0).expect("goes on").expect("a mask");
+        let mask = mask_of(guide, 0).expect("goes on").expect("a mask");
         let allowed: Vec<u32> = (0..259).filter(|id| allows(mask, *id)).collect();
         assert!(!allowed.is_empty(), "nothing is allowed after {:?}", String::from_utf8_lossy(&text));
         let id = allowed[(uniform(seed, position) * allowed.len() as f64) as usize];
@@ -97,28 +103,29 @@ fn drafts_are_cut_at_the_first_forbidden_token_and_the_masks_behind_them_are_tho
     let mut guide = Guide::new(&constraint);
     assert_eq!(guide.allowed_prefix(&drafts), Ok(3));
     guide.prepare(&drafts[..3]);
-    let ahead: Vec<Option<Mask>> = (0..4).map(|row| guide.mask(row).expect("goes on").cloned()).collect();
+    let ahead: Vec<Option<Mask>> =
+        (0..4).map(|row| mask_of(&mut guide, row).expect("goes on").cloned()).collect();
     assert!(ahead[3].as_ref().is_some_and(|mask| allows(mask, 99) && allows(mask, 100) && !allows(mask, 98)));
 
     let mut plain = Guide::new(&constraint);
     for (row, draft) in drafts[..3].iter().enumerate() {
         plain.prepare(&[]);
-        assert_eq!(plain.mask(0).expect("goes on").cloned(), ahead[row], "row {row}");
+        assert_eq!(mask_of(&mut plain, 0).expect("goes on").cloned(), ahead[row], "row {row}");
         assert_eq!(plain.advance(*draft), Ok(false));
         // The drafts fell after the first token of the round: the place is where `advance` says.
         if row == 0 {
             guide.advance(*draft).expect("allowed");
             guide.prepare(&[]);
-            let again = guide.mask(0).expect("goes on").cloned();
+            let again = mask_of(&mut guide, 0).expect("goes on").cloned();
             plain.prepare(&[]);
-            assert_eq!(plain.mask(0).expect("goes on").cloned(), again);
+            assert_eq!(mask_of(&mut plain, 0).expect("goes on").cloned(), again);
         }
     }
     let whole: Vec<u32> = b"\"abc\"zz".iter().map(|b| u32::from(*b)).collect();
     let mut guide = Guide::new(&constraint);
     assert_eq!(guide.allowed_prefix(&whole), Ok(5), "nothing comes behind the end");
     guide.prepare(&whole[..5]);
-    assert!(guide.mask(4).expect("goes on").is_some());
+    assert!(mask_of(&mut guide, 4).expect("goes on").is_some());
     let ends: Vec<bool> = whole[..5].iter().map(|id| guide.advance(*id).expect("allowed")).collect();
     assert_eq!(ends, [false, false, false, false, true]);
 }
@@ -129,16 +136,16 @@ fn reasoning_is_free_and_the_answer_behind_it_is_not() {
     let mut guide = Guide::new(&constraint);
     for token in b"{hm</thin" {
         guide.prepare(&[]);
-        assert_eq!(guide.mask(0), Ok(None));
+        assert_eq!(mask_of(&mut guide, 0), Ok(None));
         guide.advance(u32::from(*token)).expect("free");
     }
     // The marker comes in pieces; drafts are cut behind it, and the row behind them has a mask.
     let drafts: Vec<u32> = b"k>77".iter().map(|b| u32::from(*b)).collect();
     assert_eq!(guide.allowed_prefix(&drafts), Ok(2));
     guide.prepare(&drafts[..2]);
-    assert_eq!(guide.mask(0), Ok(None));
-    assert_eq!(guide.mask(1), Ok(None));
-    let behind = guide.mask(2).expect("goes on").cloned().expect("a mask");
+    assert_eq!(mask_of(&mut guide, 0), Ok(None));
+    assert_eq!(mask_of(&mut guide, 1), Ok(None));
+    let behind = mask_of(&mut guide, 2).expect("goes on").cloned().expect("a mask");
     assert!(allows(&behind, u32::from(b'7')) && allows(&behind, 10) && !allows(&behind, u32::from(b'k')));
     for token in b"k>\n\n" {
         assert_eq!(guide.advance(u32::from(*token)), Ok(false));
@@ -153,7 +160,7 @@ fn a_form_that_holds_now_and_then_is_free_between() {
     let mut masks = String::new();
     for token in b"ab<c>[1]xy<c>[1]" {
         guide.prepare(&[]);
-        masks.push(if guide.mask(0).expect("goes on").is_some() { '!' } else { '.' });
+        masks.push(if mask_of(&mut guide, 0).expect("goes on").is_some() { '!' } else { '.' });
         assert_eq!(guide.advance(u32::from(*token)), Ok(false), "it never ends the answer");
     }
     assert_eq!(masks, ".....!!!.....!!!");
