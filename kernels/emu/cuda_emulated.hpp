@@ -118,6 +118,7 @@ inline int __all_sync(unsigned mask, int yes, HEARTH_EMU_HERE) { return emu::vot
 
 namespace emu {
 template <class T, class F> HEARTH_EMU_UNWATCHED T exchange(T* at, F f) {
+    told(at);
     T old = *at;
     *at = f(old);
     return old;
@@ -134,7 +135,7 @@ template <class T> T atomicExch(T* at, T v) { return emu::exchange(at, [=](T) { 
 template <class T> T atomicCAS(T* at, T is, T then) { return emu::exchange(at, [=](T old) { return old == is ? then : old; }); }
 inline unsigned atomicInc(unsigned* at, unsigned most) { return emu::exchange(at, [=](unsigned old) { return old >= most ? 0 : old + 1; }); }
 
-inline void __threadfence() {}
+inline void __threadfence() { emu::fenced(); }
 inline void __threadfence_block() {}
 [[noreturn]] inline void __trap() { emu::fail("CUDA_ERROR_LAUNCH_FAILED (719)", "the kernel called __trap()"); }
 

@@ -198,7 +198,7 @@ bool Executor::run_block(uint32_t number, Failure& failure) {
     ready_warps = count == 32 ? ALL_LANES : (1u << count) - 1;
     warp = pick(ready_warps);
     arrived = ended = spins = ticks = 0;
-    watch.begin_block();
+    watch.begin_block(number);
     for (uint32_t i = 0; i < launch->threads; i++) {
         Thread& t = threads[i];
         t.sp = stacks.start(i, fiber_entry);
@@ -231,7 +231,7 @@ bool Executor::run(const Launch& l, const Options& o, const Memory& m, Failure& 
     block.grid = l.grid;
     block.dim = {l.threads, 1, 1};
     shared.tidy();
-    watch.begin_launch();
+    watch.begin_launch(l.kernel);
     uint32_t count = l.grid.x * l.grid.y * l.grid.z;
     std::vector<uint32_t> order;
     if (o.order == Order::Random) {
@@ -258,5 +258,14 @@ void fail(const char* code, const std::string& what) { executor->fail(code, what
 void syncthreads(Site site) { executor->block_barrier(site); }
 void meet(Together what, uint32_t mask, Site site) { executor->meet(what, mask, site); }
 void spin(Site site) { executor->spin(site); }
+void fenced() {
+    if (watching) watching->handover.fence();
+}
+void told(const void* at) {
+    if (watching) watching->handover.atomic(at);
+}
+void acquired() {
+    if (watching) watching->handover.acquire();
+}
 
 } // namespace emu

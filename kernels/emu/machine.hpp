@@ -117,6 +117,10 @@ void syncthreads(Site site);
 void meet(Together what, uint32_t mask, Site site);
 // Lets others run: in a loop that waits for another thread. Fails when nobody makes progress any more.
 void spin(Site site);
+// A fence of device memory; an atomic, which other blocks may take for word of what was written before; a load with acquire.
+void fenced();
+void told(const void* at);
+void acquired();
 
 inline Slot& my_slot() { return thread->warp->slot[thread->lane]; }
 

@@ -60,9 +60,14 @@ inline void prefetch_l2(const void*) {}
 // A loop that waits on another thread goes through here, so others get to run.
 HEARTH_EMU_UNWATCHED inline u32 ld_acquire(const u32* at, HEARTH_EMU_HERE) {
     emu::spin({file, line});
+    emu::acquired();
     return *at;
 }
-HEARTH_EMU_UNWATCHED inline void st_release(u32* at, u32 v) { *at = v; }
+HEARTH_EMU_UNWATCHED inline void st_release(u32* at, u32 v) {
+    emu::fenced();
+    emu::told(at);
+    *at = v;
+}
 
 inline void cp_async16(void* smem, const void* gmem, bool valid, HEARTH_EMU_HERE) { emu::copy_async(smem, gmem, valid, {file, line}); }
 inline void cp_async_commit() { emu::commit_copies(); }

@@ -20,11 +20,15 @@ Watch::~Watch() {
     if (cells) munmap(cells, bytes / 4 * sizeof(Cell));
 }
 
-void Watch::begin_launch() {
+void Watch::begin_launch(const Kernel* kernel) {
     for (Page& page : pages) page = {};
+    handover.begin_launch(kernel);
 }
 
-void Watch::begin_block() { everyone = ++now; }
+void Watch::begin_block(uint32_t number) {
+    everyone = ++now;
+    handover.begin_block(number);
+}
 
 void Watch::warp_barrier(uint32_t warp, uint32_t mask) {
     now++;
@@ -100,7 +104,7 @@ void Watch::device(uint64_t address, size_t n, bool write) {
         page.number = address >> 12;
         executor->memory->around(page.number << 12, page.start, page.end);
         // Memory of the host: arguments, the emulator's own state. All of it is allowed.
-        if (page.start == page.end) page = {page.number, 0, UINT64_MAX};
+        if (page.start == page.end) page = {page.number, 0, HOST};
     }
     if (address >= page.start && address + n <= page.end) return;
     fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", std::string(write ? "a write of " : "a read of ") + std::to_string(n) + " bytes: " +

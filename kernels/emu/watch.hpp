@@ -1,4 +1,5 @@
-// What watches the memory accesses of kernels: their bounds to the byte, and races in shared memory.
+// What watches the memory accesses of kernels: their bounds to the byte, races in shared memory, and (handover.hpp) what blocks
+// tell each other without a fence.
 //
 // The compiler puts a call before every access (-fsanitize=thread; the sanitizer's own library is not linked). Two accesses
 // of one place by two threads, one of them a write, must have a barrier between them: __syncthreads(), or __syncwarp() that
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <string>
 
+#include "handover.hpp"
 #include "machine.hpp"
 
 namespace emu {
@@ -22,9 +24,12 @@ class Watch {
     Watch& operator=(const Watch&) = delete;
     bool made() const { return cells != nullptr; }
 
-    void begin_launch();
-    void begin_block();
-    void block_barrier() { everyone = ++now; }
+    void begin_launch(const Kernel* kernel);
+    void begin_block(uint32_t number);
+    void block_barrier() {
+        everyone = ++now;
+        handover.block_barrier();
+    }
     void warp_barrier(uint32_t warp, uint32_t mask);
 
     // The running thread is about to access [at, at + n).
@@ -33,9 +38,11 @@ class Watch {
         if (address - stacks < stacks_bytes) return;
         if (address - reinterpret_cast<uintptr_t>(base) < bytes) return shared(address - reinterpret_cast<uintptr_t>(base), n, write);
         const Page& page = pages[(address >> 12) % 256];
-        if (page.number == address >> 12 && address >= page.start && address + n <= page.end) return;
-        device(address, n, write);
+        if (page.number != address >> 12 || address < page.start || address + n > page.end) device(address, n, write);
+        if (page.end != HOST) handover.access(address, n, write);
     }
+
+    Handover handover;
 
   private:
     // The last accesses of four bytes; those before the last barrier of the block count as none.
@@ -47,6 +54,9 @@ class Watch {
     };
     // Readers beyond thread numbers: several lanes of one warp, several warps.
     static constexpr uint16_t LANES_OF = 1024, MANY = 2047;
+
+    // Where the pages end that are the host's.
+    static constexpr uint64_t HOST = UINT64_MAX;
 
     struct Page {
         uint64_t number = UINT64_MAX, start = 0, end = 0;

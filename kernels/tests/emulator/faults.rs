@@ -165,6 +165,24 @@ fn a_copy_that_nobody_waited_for_has_not_arrived() {
 }
 
 #[test]
+fn a_counter_that_tells_of_writes_without_a_fence_and_a_reader_without_one_are_named() {
+    for gpu in all_devices() {
+        // Twice: who wrote what is kept once a kernel was seen to have atomics.
+        let mut run = |kernel: &str| {
+            let [parts, arrived, out] = [room::<u32>(&gpu, 5), upload(&gpu, &[0u32]), room::<u32>(&gpu, 1)];
+            launch(&gpu, kernel, 5, 64, 0, &[parts, arrived, out])
+                .and_then(|()| launch(&gpu, kernel, 5, 64, 0, &[parts, arrived, out]))
+                .map(|()| download::<u32>(&gpu, out, 1)[0])
+        };
+        assert_eq!(run("fault_missing_fence_mended"), Ok(15));
+        let before = run("fault_missing_fence_before").map(drop);
+        refused(before, &["(719)", "fault_missing_fence_before", "no __threadfence() between"]);
+        let behind = run("fault_missing_fence_behind").map(drop);
+        refused(behind, &["(719)", "fault_missing_fence_behind", "no __threadfence() behind an atomic"]);
+    }
+}
+
+#[test]
 fn a_barrier_in_divergent_code_is_named() {
     for gpu in all_devices() {
         refused(
