@@ -188,7 +188,8 @@ impl Compiler {
             .arg("-MF")
             .arg(&includes);
         command.arg("-c").arg(&file.path).arg("-o").arg(&object);
-        let words = format!("{command:?}");
+        // Not the environment, of which every shell has another one.
+        let words = format!("{:?} {:?}", command.get_program(), command.get_args().collect::<Vec<_>>());
         if fs::read_to_string(&known).ok().as_ref() == Some(&words) && up_to_date(&object, &includes) {
             return Ok(object);
         }
