@@ -129,6 +129,14 @@ impl Ops for Only {
         self.inner.read_rows(x, first, rows)
     }
 
+    fn read_bytes(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u8>> {
+        self.inner.read_bytes(x, first, rows)
+    }
+
+    fn write_bytes(&self, x: &mut Tensor, first: usize, bytes: &[u8]) -> Result<()> {
+        self.inner.write_bytes(x, first, bytes)
+    }
+
     fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>> {
         self.inner.read_ids(x, first, rows)
     }

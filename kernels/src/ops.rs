@@ -103,6 +103,12 @@ pub trait Ops: Send + Sync {
     /// others. Bytes: those of the rows, twice.
     fn copy_rows(&self, x: &mut Tensor, from: usize, to: usize, rows: usize) -> Result<()>;
 
+    /// Rows `first .. first + rows` of a `[*, width]` tensor of any dtype, as the bytes that they are kept in.
+    fn read_bytes(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u8>>;
+
+    /// Writes whole rows of a `[*, width]` tensor of any dtype, from row `first` on, as [`Ops::read_bytes`] gave them.
+    fn write_bytes(&self, x: &mut Tensor, first: usize, bytes: &[u8]) -> Result<()>;
+
     /// All elements of a u32 `[*, width]` tensor's rows `first .. first + rows`.
     fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>>;
 

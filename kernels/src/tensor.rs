@@ -3,6 +3,7 @@
 use crate::cpu::buffer::{HostBuffer, Plain};
 use crate::cuda::memory::DeviceBuffer;
 use crate::{OpError, Result};
+use std::ops::Range;
 
 /// Element type of a [`Tensor`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,6 +136,25 @@ impl Tensor {
         }
         let row = self.width() * self.dtype.size();
         Ok(RowStretch { from: from * row, to: to * row, len: rows * row })
+    }
+
+    /// The bytes of rows `first .. first + rows`. Refuses rows that are not there.
+    pub(crate) fn row_bytes(&self, op: &'static str, first: usize, rows: usize) -> Result<Range<usize>> {
+        let end = first.saturating_add(rows);
+        if end > self.row_count() {
+            return Err(OpError::shape(op, "x", format!("at least {end} rows"), self.row_count()));
+        }
+        let row = self.width() * self.dtype.size();
+        Ok(first * row..end * row)
+    }
+
+    /// How many rows `bytes` bytes are. Refuses a part of a row.
+    pub(crate) fn whole_rows(&self, op: &'static str, bytes: usize) -> Result<usize> {
+        let row = self.width() * self.dtype.size();
+        if row == 0 || !bytes.is_multiple_of(row) {
+            return Err(OpError::shape(op, "bytes", format!("a multiple of {row}"), bytes));
+        }
+        Ok(bytes / row)
     }
 
     /// Refuses every dtype but `dtype`.

@@ -170,6 +170,18 @@ impl Ops for Cpu {
         Ok(())
     }
 
+    fn read_bytes(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u8>> {
+        let bytes = x.row_bytes("read_bytes", first, rows)?;
+        Ok(x.host::<u8>("read_bytes", "x")?[bytes].to_vec())
+    }
+
+    fn write_bytes(&self, x: &mut Tensor, first: usize, bytes: &[u8]) -> Result<()> {
+        let rows = x.whole_rows("write_bytes", bytes.len())?;
+        let place = x.row_bytes("write_bytes", first, rows)?;
+        x.host_mut::<u8>("write_bytes", "x")?[place].copy_from_slice(bytes);
+        Ok(())
+    }
+
     fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>> {
         memory::read_rows("read_ids", x, DType::U32, first, rows)
     }

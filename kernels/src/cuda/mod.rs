@@ -227,6 +227,19 @@ impl Ops for Cuda {
         self.gpu.copy(base + bytes.from as u64, base + bytes.to as u64, bytes.len)
     }
 
+    fn read_bytes(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u8>> {
+        memory::read_rows(self, "read_bytes", x, x.dtype, first, rows)
+    }
+
+    fn write_bytes(&self, x: &mut Tensor, first: usize, bytes: &[u8]) -> Result<()> {
+        let rows = x.whole_rows("write_bytes", bytes.len())?;
+        let place = x.row_bytes("write_bytes", first, rows)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.gpu.write(x.address("write_bytes", "x")? + place.start as u64, bytes)
+    }
+
     fn read_ids(&self, x: &Tensor, first: usize, rows: usize) -> Result<Vec<u32>> {
         let bytes = memory::read_rows(self, "read_ids", x, DType::U32, first, rows)?;
         Ok(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())

@@ -90,6 +90,26 @@ fn copy_rows_copies_whole_rows_and_refuses_rows_that_overlap_or_are_not_there() 
 }
 
 #[test]
+fn rows_of_any_type_leave_as_bytes_and_come_back_and_what_is_no_whole_row_is_refused() {
+    for cpu in with_emulated() {
+        for (dtype, size) in [(DType::F32, 4), (DType::Bf16, 2), (DType::U8, 1)] {
+            let all: Vec<u8> = (0..24 * size).map(|i| (i * 7) as u8 & 0x3f).collect();
+            let mut x = cpu.upload(dtype, &all, dtype, &[4, 2, 3]).unwrap();
+            let row = 3 * size;
+            assert_eq!(cpu.read_bytes(&x, 1, 2).unwrap(), all[row..3 * row], "{} {dtype:?}", name(&cpu));
+            cpu.write_bytes(&mut x, 6, &all[row..3 * row]).unwrap();
+            cpu.write_bytes(&mut x, 8, &[]).unwrap();
+            let want = [&all[..6 * row], &all[row..3 * row]].concat();
+            for (first, bytes) in [(0, row - 1), (7, 2 * row), (9, 0), (usize::MAX, row)] {
+                assert!(cpu.write_bytes(&mut x, first, &vec![0; bytes]).is_err());
+            }
+            assert!(cpu.read_bytes(&x, 7, 2).is_err());
+            assert_eq!(cpu.read_bytes(&x, 0, 8).unwrap(), want, "{} {dtype:?}", name(&cpu));
+        }
+    }
+}
+
+#[test]
 fn gather_rows_copies_the_named_rows_in_order() {
     for cpu in &one_of_each() {
         let x = tensor(cpu, &[4, 3], &(0..12).map(|i| i as f32).collect::<Vec<_>>());

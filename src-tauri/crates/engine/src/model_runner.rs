@@ -95,6 +95,26 @@ impl Runner for Model {
         Model::copy_state(self, from, to).map_err(|error| error.to_string())
     }
 
+    fn kept_sizes(&self) -> KeptSizes {
+        Model::kept_sizes(self)
+    }
+
+    fn read_page(&mut self, page: u32) -> Result<Vec<u8>, String> {
+        Model::read_page(self, page).map_err(|error| error.to_string())
+    }
+
+    fn write_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), String> {
+        Model::write_page(self, page, bytes).map_err(|error| error.to_string())
+    }
+
+    fn read_state(&mut self, slot: usize, part: usize) -> Result<Vec<u8>, String> {
+        Model::read_state(self, slot, part).map_err(|error| error.to_string())
+    }
+
+    fn write_state(&mut self, slot: usize, part: usize, bytes: &[u8]) -> Result<(), String> {
+        Model::write_state(self, slot, part, bytes).map_err(|error| error.to_string())
+    }
+
     fn bytes_per_step(&self, rows: usize, context: usize) -> u64 {
         Model::bytes_per_step(self, rows, context)
     }

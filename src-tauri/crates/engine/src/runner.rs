@@ -7,7 +7,7 @@ use hearth_kernels::{
     ops::Pass,
     sample::{CHOSEN, PLACES, SampleRow, choose},
 };
-use hearth_model::{Choosing, Seed};
+use hearth_model::{Choosing, KeptSizes, Seed};
 
 use crate::status::{EngineMemory, Fault};
 
@@ -97,6 +97,31 @@ pub trait Runner {
 
     /// Copies recurrent state `from` to `to`.
     fn copy_state(&mut self, from: usize, to: usize) -> Result<(), String>;
+
+    /// Sizes of what the four calls below move: all zero where nothing can be moved.
+    fn kept_sizes(&self) -> KeptSizes {
+        KeptSizes::default()
+    }
+
+    /// The bytes of a KV page in all layers.
+    fn read_page(&mut self, page: u32) -> Result<Vec<u8>, String> {
+        Err(format!("page {page} cannot be read"))
+    }
+
+    /// Puts a page back.
+    fn write_page(&mut self, page: u32, _bytes: &[u8]) -> Result<(), String> {
+        Err(format!("page {page} cannot be written"))
+    }
+
+    /// The bytes of part `part` of a recurrent state.
+    fn read_state(&mut self, slot: usize, part: usize) -> Result<Vec<u8>, String> {
+        Err(format!("part {part} of state {slot} cannot be read"))
+    }
+
+    /// Puts a part back.
+    fn write_state(&mut self, slot: usize, part: usize, _bytes: &[u8]) -> Result<(), String> {
+        Err(format!("part {part} of state {slot} cannot be written"))
+    }
 
     /// Bytes a pass of so many rows reads, with so many positions of context in all its rows together.
     fn bytes_per_step(&self, rows: usize, context: usize) -> u64;
