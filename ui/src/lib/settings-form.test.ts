@@ -32,6 +32,13 @@ test("sampling is a number with point or comma, or the authors' recommendation",
   expect(problems(form({ topP: "0" }), null).topP).toBeDefined();
   expect(problems(form({ maxWaiting: "0" }), null).maxWaiting).toBeDefined();
 });
+test("prompts are kept on disk only where a whole number of GiB says how many", () => {
+  expect(fromForm(form({ prefixDisk: "" }), settings).profile.prefix_disk_gib).toBeNull();
+  expect(fromForm(form({ prefixDisk: "64" }), settings).profile.prefix_disk_gib).toBe(64);
+  for (const bad of ["0", "-1", "1.5", "x", "16385"]) {
+    expect(problems(form({ prefixDisk: bad }), null).prefixDisk).toMatch(/1 to 16384/);
+  }
+});
 test("each bad number gets a sentence with its limits", () => {
   for (const bad of ["0", "-1", "1.5", "x", "1e3", "99999999999", "NaN"]) {
     expect(problems(form({ context: bad }), 4096).context).toMatch(/16 to 4096/);

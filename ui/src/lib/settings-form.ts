@@ -13,6 +13,7 @@ export interface Form {
   mtpDepth: string;
   maxWaiting: string;
   chunk: string;
+  prefixDisk: string;
   temperature: string;
   topP: string;
   topK: string;
@@ -28,6 +29,7 @@ export interface Problems {
   maxRequests?: string;
   maxWaiting?: string;
   chunk?: string;
+  prefixDisk?: string;
   temperature?: string;
   topP?: string;
   topK?: string;
@@ -40,6 +42,7 @@ const MOST_CONTEXT = 2 ** 24;
 const MOST_REQUESTS = 256;
 const MOST_WAITING = 10_000;
 const MOST_CHUNK = 8192;
+const MOST_PREFIX_DISK = 16_384;
 const MOST_TOP_K = 2 ** 20;
 /** The least top-p: zero would leave no token to pick. */
 const LEAST_TOP_P = 0.01;
@@ -56,6 +59,7 @@ export function toForm(settings: Settings): Form {
     mtpDepth: profile.mtp_depth,
     maxWaiting: String(profile.max_waiting),
     chunk: String(profile.chunk),
+    prefixDisk: text(profile.prefix_disk_gib),
     temperature: text(profile.sampling.temperature),
     topP: text(profile.sampling.top_p),
     topK: text(profile.sampling.top_k),
@@ -98,6 +102,9 @@ export function problems(form: Form, maxContext: number | null): Problems {
   if (!within(form.maxRequests, 1, MOST_REQUESTS)) found.maxRequests = t.invalidNumber(t.maxRequests, 1, MOST_REQUESTS);
   if (!within(form.maxWaiting, 1, MOST_WAITING)) found.maxWaiting = t.invalidNumber(t.maxWaiting, 1, MOST_WAITING);
   if (!within(form.chunk, 1, MOST_CHUNK)) found.chunk = t.invalidNumber(t.chunk, 1, MOST_CHUNK);
+  if (form.prefixDisk.trim() !== "" && !within(form.prefixDisk, 1, MOST_PREFIX_DISK)) {
+    found.prefixDisk = t.invalidNumber(t.prefixDisk, 1, MOST_PREFIX_DISK);
+  }
   const outside = (typed: string, from: number, to: number) => {
     const value = real(typed);
     return typed.trim() !== "" && (value === null || value < from || value > to);
@@ -129,6 +136,7 @@ export function fromForm(form: Form, before: Settings): Settings {
       mtp_depth: form.mtpDepth,
       max_waiting: whole(form.maxWaiting) ?? before.profile.max_waiting,
       chunk: whole(form.chunk) ?? before.profile.chunk,
+      prefix_disk_gib: whole(form.prefixDisk),
       sampling: { temperature: real(form.temperature), top_p: real(form.topP), top_k: whole(form.topK), min_p: real(form.minP) },
     },
   };

@@ -14,14 +14,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use hearth_engine::{Begin, Constraint, Engine, EngineError, Served, status::RequestKind};
+use hearth_engine::{Begin, Constraint, Engine, EngineError, Served, Turn, status::RequestKind};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     ApiError, anthropic, chat, completions, error::Refused, fields::Fields, form::Form, identity, metrics,
-    models, responses, state, template::ChatTemplate,
+    models, recognise::recognise, responses, state, template::ChatTemplate, tools::Tools,
 };
 
 /// How many prompts are encoded at once; each takes a core and some memory.
@@ -206,18 +206,23 @@ impl App {
         tokio::task::spawn_blocking(compile).await.map_err(|_| ApiError::engine_gone())?
     }
 
-    /// Token ids of a prompt, on a thread that may block. At a `seam` the text is cut, and the seam left out.
+    /// Token ids of a prompt, on a thread that may block. At a `seam` the text is cut, and the seam left out. With `tools`,
+    /// earlier calls of them are read as they were sampled.
     pub(crate) async fn encode(
         &self,
         text: String,
         seam: Option<char>,
         answer: usize,
+        tools: Option<Tools>,
     ) -> Result<Vec<u32>, ApiError> {
         let gone = |_| ApiError::engine_gone();
         let _turn = self.0.encoders.acquire().await.expect("the semaphore is never closed");
         let engine = self.engine().clone();
-        let ids =
-            tokio::task::spawn_blocking(move || engine.encode(&text, seam, answer)).await.map_err(gone)?;
+        let encode = move || {
+            let own = |turn: &Turn<'_>| tools.as_ref().is_some_and(|tools| recognise(tools, turn));
+            engine.encode(&text, seam, answer, Some(&own))
+        };
+        let ids = tokio::task::spawn_blocking(encode).await.map_err(gone)?;
         ids.map_err(|error| match error {
             EngineError::ContextOverflow { .. } => ApiError::from(error).with_param("messages"),
             other => other.into(),

@@ -60,7 +60,8 @@ pub async fn ask(
         Some((form, begin)) => Some(app.compile(form, begin).await?),
         None => None,
     };
-    let prompt = app.encode(rendered.prompt, seam, generation.max_tokens.unwrap_or(1)).await?;
+    let prompt =
+        app.encode(rendered.prompt, seam, generation.max_tokens.unwrap_or(1), Some(tools.clone())).await?;
     let prompt_tokens = prompt.len();
     let request = Request { id, kind, prompt, constraint, ..generation.request() };
     let answers = Answers::submit(app.engine(), &[request], generation.n)?;
@@ -82,7 +83,7 @@ pub async fn count(app: &App, conversation: &Conversation) -> Result<usize, ApiE
     let (mut messages, mut offered) = (conversation.messages.clone(), conversation.tools.values().to_vec());
     let seam = seam::cut(served.tokenizer.specials(), messages.iter_mut().chain(&mut offered));
     let rendered = render(app.template()?, &messages, &offered, &conversation.arguments)?;
-    Ok(app.encode(rendered.prompt, seam, 1).await?.len())
+    Ok(app.encode(rendered.prompt, seam, 1, Some(conversation.tools.clone())).await?.len())
 }
 
 /// The form that tools and the wish for a form give the answer together, and where it begins.

@@ -49,7 +49,7 @@ pub async fn handle(
     for prompt in prompts {
         let prompt = match prompt {
             Prompt::Ids(ids) => ids,
-            Prompt::Text(text) => app.encode(text, None, limit).await.map_err(blame_prompt)?,
+            Prompt::Text(text) => app.encode(text, None, limit, None).await.map_err(blame_prompt)?,
         };
         requests.push(Request {
             id: id.clone(),

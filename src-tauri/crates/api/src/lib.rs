@@ -2,7 +2,8 @@
 //!
 //! `app` has the routes; `chat`, `completions`, `responses` and
 //! `anthropic` answer them; `generation`, `messages`, `tools` and `form` check what comes
-//! in; `ask` brings it to the engine; `parts` and `call` read answers; `stream` and the writers send them.
+//! in; `ask` brings it to the engine; `recognise` knows calls that come back; `parts` and `call` read answers; `stream` and
+//! the writers send them.
 
 mod answers;
 mod anthropic;
@@ -24,6 +25,7 @@ mod messages;
 mod metrics;
 mod models;
 mod parts;
+mod recognise;
 mod responses;
 mod seam;
 mod state;

@@ -82,6 +82,31 @@ fn text(app: &App) -> String {
         single("state_bytes", "gauge", "Recurrent state.", memory.state);
         single("scratch_bytes", "gauge", "Buffers of a step.", memory.scratch);
     }
+    if let Some(disk) = &status.prefix_disk {
+        single("prefix_disk_bytes", "gauge", "Files of kept prefixes.", disk.used);
+        single("prefix_disk_budget_bytes", "gauge", "Most bytes of these files.", disk.budget);
+        single("prefix_disk_files", "gauge", "How many there are.", f64::from(disk.files));
+        single(
+            "prefix_disk_saved_tokens_total",
+            "counter",
+            "Tokens of texts written to disk.",
+            disk.saved_tokens as f64,
+        );
+        single(
+            "prefix_disk_restored_tokens_total",
+            "counter",
+            "Tokens of texts read back from disk, not computed again.",
+            disk.restored_tokens as f64,
+        );
+        single(
+            "prefix_disk_discarded_total",
+            "counter",
+            "Files that were damaged or foreign, and removed.",
+            disk.discarded as f64,
+        );
+        let off = f64::from(u8::from(disk.off.is_some()));
+        single("prefix_disk_off", "gauge", "1 if a fault ended the writing.", off);
+    }
     let _ = writeln!(
         out,
         "# HELP hearth_requests_total Requests that ended.\n# TYPE hearth_requests_total counter"

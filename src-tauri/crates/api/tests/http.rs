@@ -38,6 +38,7 @@ fn load_ember() -> LoadRequest {
         patience: Duration::from_secs(600),
         memory_reserve: None,
         anyway: false,
+        prefix_disk: None,
         sampling: hearth_engine::SamplingDefaults::default(),
     }
 }
@@ -595,6 +596,7 @@ async fn until(then: impl FnMut() -> Result<(), String> + Send + 'static) -> Eng
             depth: Depth::Auto,
             policy: Policy::Slo,
             patience: Duration::from_secs(600),
+            disk: None,
             served,
         })
     };

@@ -63,6 +63,11 @@ impl Places {
         self.state.join("last-good.json")
     }
 
+    /// Prefixes that an engine keeps on disk.
+    pub(crate) fn prefixes(&self) -> PathBuf {
+        self.state.join("prefixes")
+    }
+
     /// The control token.
     pub fn token(&self) -> PathBuf {
         self.config.join("control-token")

@@ -17,6 +17,8 @@ const REQUESTS_LIMIT: u32 = 256;
 const WAITING_LIMIT: u32 = 10_000;
 /// As `hearth serve --chunk` takes it.
 const CHUNK_LIMIT: u32 = 8192;
+/// Most GiB of kept prefixes: 16 TiB.
+const PREFIX_DISK_LIMIT: u32 = 16_384;
 const TOP_K_LIMIT: u32 = 1 << 20;
 
 impl Settings {
@@ -124,6 +126,9 @@ impl Profile {
         }
         if !(1..=CHUNK_LIMIT).contains(&self.chunk) {
             return bad("profile.chunk", format!("{} is not in 1 to {CHUNK_LIMIT}", self.chunk));
+        }
+        if self.prefix_disk_gib.is_some_and(|gib| !(1..=PREFIX_DISK_LIMIT).contains(&gib)) {
+            return bad("profile.prefix_disk_gib", format!("expected 1 to {PREFIX_DISK_LIMIT}, or none"));
         }
         let sampling = &self.sampling;
         let within = |value: Option<f64>, from: f64, to: f64| value.is_none_or(|v| (from..=to).contains(&v));

@@ -13,7 +13,9 @@ use std::{
 use anyhow::{Context, bail};
 use clap::value_parser;
 use hearth_api::{ApiOptions, Listener};
-use hearth_engine::{Depth, End, Engine, LoadRequest, SamplingDefaults, policy::Policy, status::Fault};
+use hearth_engine::{
+    Depth, DiskRequest, End, Engine, LoadRequest, SamplingDefaults, policy::Policy, status::Fault,
+};
 use hearth_hub::{HubCache, HubError, Location, locate};
 use hearth_model::KvType;
 use serde_json::json;
@@ -89,6 +91,13 @@ pub struct Args {
     /// Load the model although it does not seem to fit into memory.
     #[arg(long)]
     anyway: bool,
+    /// Keep prefixes that memory has no room for in files of this folder, and find them there after a restart. Prompts can be
+    /// read from them; only their owner may. The folder belongs to one engine; files of another model are removed from it.
+    #[arg(long, value_name = "FOLDER")]
+    prefix_disk: Option<PathBuf>,
+    /// Most GiB of these files.
+    #[arg(long, value_name = "GIB", default_value_t = 32.0, value_parser = gibibytes, requires = "prefix_disk")]
+    prefix_disk_gib: f64,
     /// Temperature where a request does not say; default: as the model's authors recommend.
     #[arg(long)]
     temperature: Option<f32>,
@@ -181,6 +190,11 @@ fn gibibytes(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a number of GiB, zero or more".to_owned())
 }
 
+/// Bytes of a number of GiB.
+fn bytes(gib: f64) -> u64 {
+    (gib * (1u64 << 30) as f64) as u64
+}
+
 fn is_loopback(host: &str) -> bool {
     ["localhost", "127.0.0.1", "::1"].contains(&host)
 }
@@ -250,7 +264,10 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
         mtp_depth: args.mtp_depth,
         policy: args.schedule,
         patience: Duration::from_secs(args.max_wait),
-        memory_reserve: args.memory_reserve.map(|gib| (gib * (1u64 << 30) as f64) as u64),
+        memory_reserve: args.memory_reserve.map(bytes),
+        prefix_disk: args
+            .prefix_disk
+            .map(|folder| DiskRequest { folder, budget: bytes(args.prefix_disk_gib) }),
     })
 }
 

@@ -36,6 +36,7 @@ async fn main() {
             patience: Duration::from_secs(600),
             memory_reserve: None,
             anyway: false,
+            prefix_disk: None,
             sampling: hearth_engine::SamplingDefaults::default(),
         };
         let engine = Engine::start(move |board| load(&request, board), 64).expect("a thread");
@@ -87,7 +88,7 @@ async fn measure(engine: &Engine, device: &str, depth: Depth, clients: usize, ca
 async fn ask(engine: Engine, clients: usize, client: usize) -> (Duration, usize) {
     let text =
         format!("<|im_start|>user\nHello {clients} {client}, what can Hearth do for me today? ").repeat(40);
-    let mut prompt = engine.encode(&text, None, ANSWER).expect("it fits");
+    let mut prompt = engine.encode(&text, None, ANSWER, None).expect("it fits");
     prompt.truncate(PROMPT);
     let request = Request {
         id: format!("c{client}"),

@@ -1,6 +1,7 @@
 //! What a step has cost and who runs now: the counters and the status that everybody else sees. Part of the engine's step.
 
 use crate::{
+    disk::Disk,
     emit::Outcome,
     flight::Spent,
     runner::Runner,
@@ -53,6 +54,7 @@ impl<R: Runner> Worker<R> {
         let kv_used = (page * (self.pages.used() - cached) as f64).round();
         let mut state = self.board.lock();
         state.running = running;
+        state.prefix_disk = self.disk.as_ref().map(Disk::describe);
         state.memory = Some(EngineMemory { kv_used, kv_cached, ..self.memory.clone() });
         drop(state);
         self.farewells.drain(..).for_each(Farewell::send);

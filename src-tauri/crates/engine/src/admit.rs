@@ -11,7 +11,7 @@ use crate::{
 
 impl<R: Runner> Worker<R> {
     /// Gives free slots to requests: first to those that had to leave, then to waiting ones as the policy orders them. A
-    /// request whose text is being read for another one waits for that.
+    /// request whose text is being read for another one, or from the disk, waits for that.
     pub(crate) fn admit(&mut self) {
         while self.running.len() < self.limits.slots {
             if let Some(sequence) = self.suspended.pop() {
@@ -32,8 +32,12 @@ impl<R: Runner> Worker<R> {
 
     /// Which of the waiting requests is next.
     fn next(&mut self, waiting: &[&Waiting]) -> Option<usize> {
-        let free: Vec<usize> =
-            (0..waiting.len()).filter(|i| !self.is_being_read(&waiting[*i].request.prompt)).collect();
+        let free: Vec<usize> = (0..waiting.len())
+            .filter(|i| {
+                let ids = &waiting[*i].request.prompt;
+                !self.is_being_read(ids) && !self.is_fetched(ids)
+            })
+            .collect();
         let candidate = |i: &usize| {
             let request = &waiting[*i].request;
             let account = |sequence: &&Sequence| sequence.request.account == request.account;

@@ -15,7 +15,8 @@ use crate::{
     known::KnownTexts,
     replay::Replay,
     status::{
-        EngineCounters, EngineMemory, EngineModel, EnginePhase, EngineRequest, FinishedRequest, RequestEnd,
+        EngineCounters, EngineMemory, EngineModel, EnginePhase, EngineRequest, FinishedRequest, PrefixDisk,
+        RequestEnd,
     },
 };
 
@@ -44,6 +45,8 @@ pub struct BoardState {
     pub model: Option<EngineModel>,
     /// Known when it is allocated.
     pub memory: Option<EngineMemory>,
+    /// The disk tier of the prefix cache, if there is one.
+    pub prefix_disk: Option<PrefixDisk>,
     /// Sums.
     pub counters: EngineCounters,
     /// Requests that hold a slot.
@@ -71,6 +74,7 @@ impl Default for Board {
                 phase: loading(0, 0.0),
                 model: None,
                 memory: None,
+                prefix_disk: None,
                 counters: EngineCounters::default(),
                 running: Vec::new(),
                 finished: VecDeque::new(),

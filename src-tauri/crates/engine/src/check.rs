@@ -3,21 +3,23 @@
 
 use std::collections::HashSet;
 
-use crate::{pages::FreePages, prefix::Prefixes, runner::Runner, step::Worker};
+use crate::{disk::Disk, pages::FreePages, prefix::Prefixes, runner::Runner, step::Worker};
 
 impl<R: Runner> Worker<R> {
     /// The error says what is wrong.
     pub(crate) fn check(&self) -> Result<(), String> {
         let tree = self.prefixes.contents();
-        let own = self.running.iter().flat_map(|s| &s.pages[s.shared..]);
+        let (on_the_way, loaded_state, pinned) = self.disk.as_ref().map(Disk::owned).unwrap_or_default();
+        let own = self.running.iter().flat_map(|s| &s.pages[s.shared..]).chain(on_the_way);
         let pages = self.pages.list().iter().chain(&tree.pages).chain(own).map(|page| *page as usize);
         once("page", self.limits.pages, pages)?;
         let own = self
             .running
             .iter()
-            .flat_map(|s| s.lanes.iter().copied().chain([s.slot]).chain(s.kept.map(|(slot, _)| slot)));
+            .flat_map(|s| s.lanes.iter().copied().chain([s.slot]).chain(s.kept.map(|(slot, _)| slot)))
+            .chain(loaded_state);
         once("state", self.limits.states, self.free_states.iter().copied().chain(tree.states).chain(own))?;
-        let holders: Vec<_> = self.running.iter().filter_map(|s| s.node).collect();
+        let holders: Vec<_> = self.running.iter().filter_map(|s| s.node).chain(pinned).collect();
         self.prefixes.check(&holders)?;
         for sequence in &self.running {
             let path = self.prefixes.path(sequence.node);
@@ -50,6 +52,7 @@ impl<R: Runner> Worker<R> {
                 "the engine's books are wrong; what was kept of earlier texts is dropped"
             );
             if self.running.is_empty() {
+                self.abandon_disk();
                 self.pages = FreePages::new(self.limits.pages);
                 self.prefixes = Prefixes::new(self.limits.page_len, self.board.known.clone());
                 self.free_states = (0..self.limits.states).rev().collect();

@@ -31,7 +31,14 @@ fn engine(broken_from_the_start: bool) -> (Engine, Breaker) {
         }
         let runner = Model::load(&source, ops, options, &mut |_| {}).map_err(crate::load::model_fault)?;
         let patience = Duration::from_secs(600);
-        Ok(Loaded { runner, depth: Depth::Fixed(0), policy: Policy::Fifo, patience, served: served() })
+        Ok(Loaded {
+            runner,
+            depth: Depth::Fixed(0),
+            policy: Policy::Fifo,
+            patience,
+            disk: None,
+            served: served(),
+        })
     };
     (Engine::start(load, 4).expect("starts"), breaker)
 }

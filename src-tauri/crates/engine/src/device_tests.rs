@@ -65,6 +65,26 @@ fn in_the_emulator_drafts_and_kept_states_change_no_token() {
 }
 
 #[test]
+fn in_the_emulator_what_comes_back_from_disk_changes_no_token() {
+    let checkpoint = fixture("qwen3_5");
+    let home = tempfile::tempdir().expect("a folder");
+    let text: Vec<u32> = (0..270).map(|i| (i * i * 3 + 17 * i) % 250).collect();
+    let run = |known: usize| {
+        let ops = Device::Emulated.open(None).expect("the emulator").ops;
+        let mut bench =
+            bench_of(load(&checkpoint, ops, 320), Depth::Fixed(2), 8).with_disk(home.path(), 1 << 30);
+        let events = bench.put(Request { ignore_end: true, ..request(&text, 6) });
+        bench.run_dry();
+        let (ids, _, end) = read(events);
+        let Some(Event::Done { usage, .. }) = end else { panic!("{end:?}") };
+        assert_eq!(usage.cached, known);
+        ids
+    };
+    // Another engine over the same folder: only what is in files is known to it.
+    assert_eq!(run(0), run(256));
+}
+
+#[test]
 fn on_a_gpu_if_there_is_one_drafts_and_kept_states_change_no_token() {
     if Device::Cuda.open(None).is_err() {
         eprintln!("skipped: no GPU");

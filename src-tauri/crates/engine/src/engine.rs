@@ -16,8 +16,10 @@ use crate::{
     board::{self, Board},
     depth::Depth,
     device_fault::is_device_fault,
+    disk::DiskRequest,
     policy::Policy,
     queue::{Queue, Refused, Waiting, unix_ms},
+    replay::Recognise,
     request::{Event, Request},
     runner::{Limits, Runner},
     sampler::Sampling,
@@ -61,6 +63,8 @@ pub struct Loaded<R> {
     pub policy: Policy,
     /// How long reading the prompts before a new one may take; beyond that it is refused.
     pub patience: Duration,
+    /// Where prefixes are kept that memory has no room for, and the digest of what they depend on.
+    pub disk: Option<(DiskRequest, String)>,
     /// What the API needs.
     pub served: Served,
 }
@@ -140,7 +144,7 @@ impl Engine {
     /// The life of the engine thread.
     fn live<R: Runner>(&self, load: impl FnOnce(&Board) -> Result<Loaded<R>, Fault>) -> End {
         self.board.beat();
-        let Loaded { runner, depth, policy, patience, served } = match load(&self.board) {
+        let Loaded { runner, depth, policy, patience, disk, served } = match load(&self.board) {
             Ok(loaded) => loaded,
             Err(fault) if is_device_fault(&fault.code) => return End::DeviceFailed(fault),
             Err(fault) => return End::LoadFailed(fault),
@@ -162,6 +166,9 @@ impl Engine {
                 Some(fault) => End::DeviceFailed(fault),
                 None => End::LoadFailed(error.fault()),
             };
+        }
+        if let Some((request, model)) = disk {
+            worker.open_disk(&request, model);
         }
         // Nobody else sets it, and this thread comes here once.
         let _ = self.ready.set(Ready { served, limits, patience });
@@ -200,11 +207,18 @@ impl Engine {
     }
 
     /// Token ids of a prompt. A text that cannot fit beside an answer of `answer` tokens is refused without encoding all
-    /// of it, so that many megabytes cost little. Takes long for a long text: call it on a thread that may block.
+    /// of it, so that many megabytes cost little. Answers of this engine in it become the tokens that were sampled: those of
+    /// the same bytes, and those that `recognise` knows. Takes long for a long text: call it on a thread that may block.
     ///
     /// # Errors
     /// The context is too small, or the engine is not ready.
-    pub fn encode(&self, text: &str, seam: Option<char>, answer: usize) -> Result<Vec<u32>, EngineError> {
+    pub fn encode(
+        &self,
+        text: &str,
+        seam: Option<char>,
+        answer: usize,
+        recognise: Option<Recognise<'_>>,
+    ) -> Result<Vec<u32>, EngineError> {
         let Ready { served, limits, .. } = self.ready()?;
         let (context, answer) = (limits.context, answer.max(1));
         let overflow =
@@ -224,7 +238,7 @@ impl Engine {
         }
         let ids = served.tokenizer.encode(text, seam)?;
         // An answer that comes back is read in the tokens it was written in, so that it need not be computed again.
-        let ids = self.board.replay.apply(ids, |id| served.tokenizer.bytes(id));
+        let ids = self.board.replay.apply(ids, |id| served.tokenizer.bytes(id), recognise);
         if ids.len() + answer > context {
             return Err(overflow(ids.len(), false));
         }
@@ -337,6 +351,7 @@ impl Engine {
             phase: state.phase.clone(),
             model: state.model.clone(),
             memory: state.memory.clone(),
+            prefix_disk: state.prefix_disk.clone(),
             running,
             queued,
             counters: state.counters.clone(),

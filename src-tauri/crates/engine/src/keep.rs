@@ -13,7 +13,10 @@ impl<R: Runner> Worker<R> {
     pub(crate) fn take_pages(&mut self, count: usize) -> Option<Vec<u32>> {
         let missing = count.saturating_sub(self.pages.free());
         if missing > self.prefixes.pages() - self.prefixes.held() {
-            return None;
+            // What is on its way to or from the disk gives way to what runs.
+            self.give_up_saving(None);
+            let again = self.give_up_loading() || missing <= self.prefixes.pages() - self.prefixes.held();
+            return if again { self.take_pages(count) } else { None };
         }
         if missing > 0 {
             let evicted = self.prefixes.evict_pages(missing);
@@ -25,7 +28,10 @@ impl<R: Runner> Worker<R> {
 
     /// A recurrent state: a free one, or that of the prefix that is worth least.
     pub(crate) fn take_state(&mut self) -> Option<usize> {
-        self.free_states.pop().or_else(|| self.prefixes.evict_state())
+        self.free_states.pop().or_else(|| {
+            let evicted = self.prefixes.evict_state();
+            evicted.inspect(|state| self.give_up_saving(Some(*state)))
+        })
     }
 
     /// Where the reading of `ids` shall pause to keep a state, ascending, beyond the `start` positions that are known:

@@ -16,6 +16,7 @@ mod device_fault;
 mod device_fault_tests;
 #[cfg(test)]
 mod device_tests;
+mod disk;
 mod echo;
 mod emit;
 mod engine;
@@ -36,6 +37,8 @@ mod model_runner;
 #[cfg(test)]
 mod oracle;
 mod pages;
+#[cfg(test)]
+mod parting_tests;
 pub mod policy;
 mod prefix;
 mod proof;
@@ -64,12 +67,14 @@ mod tokenizer;
 
 pub use depth::Depth;
 pub use device_fault::is_device_fault;
+pub use disk::DiskRequest;
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
 pub use grammar::{Begin, Constraint, GrammarError, GrammarSource, Spaces};
 pub use load::{LoadRequest, SamplingDefaults, default_reserve, load};
 pub use logprobs::{Logprobs, MOST as MOST_LOGPROBS};
 pub use random::derived_seed;
+pub use replay::{Recognise, Turn};
 pub use request::{Event, Finish, Request, Usage};
 pub use sampler::{OutOfRange, Sampling};
 pub use tokenizer::Tokenizer;

@@ -15,6 +15,7 @@ use crate::{
     board::{Board, loading},
     depth::Depth,
     device_fault,
+    disk::{Computed, DiskRequest, model_digest},
     engine::{Loaded, Served},
     model_runner::MemoryReport,
     policy::Policy,
@@ -60,6 +61,8 @@ pub struct LoadRequest {
     pub memory_reserve: Option<u64>,
     /// Refuse nothing for want of memory: a person knows better.
     pub anyway: bool,
+    /// Where prefixes are kept that memory has no room for; None: nowhere.
+    pub prefix_disk: Option<DiskRequest>,
     /// Sampling where a request does not say.
     pub sampling: SamplingDefaults,
 }
@@ -169,9 +172,35 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         };
         board.set_phase(loading(stage, at.fraction));
     };
+    let device = ops.identity();
     let model = Model::load(&checkpoint, ops, options, &mut progress).map_err(model_fault)?;
     board.lock().memory = Some(model.memory_parts());
 
+    let disk = request.prefix_disk.as_ref().and_then(|disk| {
+        let computed = Computed {
+            weights: request.folder.as_deref(),
+            config: checkpoint.config(),
+            spec: model.spec(),
+            kv: model.options().kv.name(),
+            exact: model.options().exact,
+            device: &device,
+        };
+        match model_digest(&computed) {
+            Ok(digest) => Some((disk.clone(), digest)),
+            Err(error) => {
+                let fault = Fault::new(
+                    "prefix_disk_unavailable",
+                    "The model's files cannot be listed, so no prefixes are kept on disk.",
+                    "See whether the model's folder can be read.",
+                );
+                tracing::warn!(%error, "{fault}");
+                if let Some(model) = &mut board.lock().model {
+                    model.notices.push(fault.with_evidence(error.to_string()));
+                }
+                None
+            }
+        }
+    });
     let name = checkpoint.name().to_owned();
     let folder = request.folder.as_ref().map(|f| f.to_string_lossy().into_owned());
     let served = Served {
@@ -188,6 +217,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         depth: request.mtp_depth,
         policy: request.policy,
         patience: request.patience,
+        disk,
         served,
     })
 }
@@ -370,6 +400,7 @@ mod tests {
             patience: Duration::from_secs(600),
             memory_reserve: None,
             anyway: false,
+            prefix_disk: None,
             sampling: SamplingDefaults::default(),
         };
         let board = Board::default();
@@ -404,6 +435,7 @@ mod tests {
             patience: Duration::from_secs(600),
             memory_reserve: None,
             anyway: false,
+            prefix_disk: None,
             sampling: SamplingDefaults::default(),
         };
         let fault = load(&request, &Board::default()).map(|_| ()).expect_err("there is no such folder");

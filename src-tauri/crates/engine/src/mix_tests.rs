@@ -1,17 +1,21 @@
 //! Random mixes of requests, with shared beginnings, cancels, depths, seeds and too little memory, against each request run
 //! alone with nothing kept: every token the same, and the books right after every step.
 
+use std::sync::OnceLock;
+
 use hearth_kernels::{ops::Pass, sample::SampleRow};
+use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
 use crate::{
-    Depth, Event, Request, Sampling,
+    Begin, Constraint, Depth, Event, GrammarSource, Request, Sampling, Spaces,
     depth::MOST,
     oracle::{LIMITS, Oracle, VOCAB, mostly_next},
     policy::{Policy, Priority},
     random,
     rig::{Bench, bench_of, fixture, model, read, request, run},
     runner::{Given, Limits, Runner, Sampled},
+    tokenizer::tests::byte_tokenizer,
 };
 
 /// Draws of one mix.
@@ -39,6 +43,26 @@ fn several(id: u32) -> Vec<f32> {
     (0..VOCAB).map(|other| if other < 250 { logit(other) } else { f32::NEG_INFINITY }).collect()
 }
 
+/// How many mixes are tried: `HEARTH_MIXES`, or a few.
+fn mixes() -> u64 {
+    std::env::var("HEARTH_MIXES").ok().and_then(|count| count.parse().ok()).unwrap_or(60)
+}
+
+/// A form of an answer, compiled once.
+fn form(which: usize) -> Constraint {
+    static FORMS: OnceLock<[Constraint; 2]> = OnceLock::new();
+    let compile = |source| {
+        Constraint::compile(&byte_tokenizer(), &source, &Spaces::Some, Begin::AtOnce).expect("a grammar")
+    };
+    let forms = FORMS.get_or_init(|| {
+        [
+            compile(GrammarSource::Regex("[a-z]{2,9}( [a-z]{2,9})*".into())),
+            compile(GrammarSource::JsonSchema(json!({"type": "array", "items": {"type": "integer"}}))),
+        ]
+    });
+    forms[which].clone()
+}
+
 /// A request whose prompt begins like some others'.
 fn drawn(dice: &mut Dice, longest: usize) -> Request {
     let begin = |topic: usize, len: usize| (0..len).map(move |i| ((topic * 61 + i * i + 3 * i) % 250) as u32);
@@ -55,7 +79,9 @@ fn drawn(dice: &mut Dice, longest: usize) -> Request {
         ..Sampling::default()
     };
     let tokens = 1 + dice.below(longest / 4);
+    let constraint = (dice.below(4) == 0).then(|| form(dice.below(2)));
     Request {
+        constraint,
         sampling,
         min_tokens: dice.below(4),
         stop: if dice.below(4) == 0 { vec!["pq".into()] } else { Vec::new() },
@@ -106,12 +132,11 @@ fn compare(what: &str, requests: &[Request], mixed: &[(Vec<u32>, bool)], alone: 
 
 #[test]
 fn random_mixes_write_what_each_request_writes_alone() {
-    let mut preemptions = 0;
-    let mut cached = 0;
-    for seed in 0..60 {
+    let (mut preemptions, mut cached, mut restored) = (0, 0, 0);
+    for seed in 0..mixes() {
         let mut dice = Dice { seed, drawn: 0 };
         let slots = 1 + dice.below(4);
-        let pages = 26 + dice.below(70);
+        let pages = 26 + dice.below(50);
         let limits = Limits {
             context: 100,
             slots,
@@ -134,16 +159,25 @@ fn random_mixes_write_what_each_request_writes_alone() {
                 run(&mut alone, std::slice::from_ref(request)).remove(0)
             })
             .collect();
+        let home = tempfile::tempdir().expect("a folder");
         let mut bench = bench_of(oracle(), depth, 64);
         bench.worker.policy = [Policy::Slo, Policy::Fifo][dice.below(2)];
+        if dice.below(2) == 0 {
+            // Some texts on disk from the beginning, and room for a few.
+            let mut before = bench_of(oracle(), depth, 64).with_disk(home.path(), 1 << 30);
+            run(&mut before, &requests[..3]);
+            drop(before);
+            bench = bench.with_disk(home.path(), 4000 + 1000 * dice.below(20) as u64);
+        }
         let mixed = mix(&mut bench, &mut dice, &requests);
         compare(&format!("mix {seed} at depth {depth}, {limits:?}"), &requests, &mixed, &expected);
-        let counters = &bench.board.lock().counters;
-        preemptions += counters.preemptions;
-        cached += counters.cached_tokens;
+        let state = bench.board.lock();
+        preemptions += state.counters.preemptions;
+        cached += state.counters.cached_tokens;
+        restored += state.prefix_disk.as_ref().map_or(0, |disk| disk.restored_tokens);
     }
     // Otherwise the mixes would prove less than they claim.
-    assert!(preemptions > 3 && cached > 500, "{preemptions} {cached}");
+    assert!(preemptions > 3 && cached > 500 && restored > 100, "{preemptions} {cached} {restored}");
 }
 
 #[test]

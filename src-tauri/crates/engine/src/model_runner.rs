@@ -2,7 +2,7 @@
 //! for, and logits fetched for those who want them.
 
 use hearth_kernels::{ops::Pass, sample::SampleRow};
-use hearth_model::{Model, ModelError, Seed};
+use hearth_model::{KeptSizes, Model, ModelError, Seed};
 
 use crate::{
     device_fault,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use hearth_kernels::{ops::Pass, sample::SampleRow};
-use hearth_model::Seed;
+use hearth_model::{KeptSizes, Seed};
 
 use crate::{
     runner::{Given, Limits, OnHost, Runner, Sampled},
@@ -91,6 +91,10 @@ impl Default for Oracle {
             host: OnHost::default(),
         }
     }
+}
+
+fn tokens(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
 impl Oracle {
@@ -191,6 +195,43 @@ impl Runner for Oracle {
     fn copy_state(&mut self, from: usize, to: usize) -> Result<(), String> {
         let state = self.states.get(&from).cloned().ok_or("a state that nobody computed")?;
         self.states.insert(to, state);
+        Ok(())
+    }
+
+    fn kept_sizes(&self) -> KeptSizes {
+        KeptSizes { page: 4 * self.limits.page_len, state: vec![4, 4 * self.limits.context] }
+    }
+
+    fn read_page(&mut self, page: u32) -> Result<Vec<u8>, String> {
+        let token = |place| self.pages.get(&(page, place)).copied().unwrap_or(u32::MAX);
+        Ok((0..self.limits.page_len).flat_map(|place| token(place).to_le_bytes()).collect())
+    }
+
+    fn write_page(&mut self, page: u32, bytes: &[u8]) -> Result<(), String> {
+        assert_eq!(bytes.len(), self.kept_sizes().page);
+        self.pages.extend(tokens(bytes).enumerate().map(|(place, token)| ((page, place), token)));
+        Ok(())
+    }
+
+    fn read_state(&mut self, slot: usize, part: usize) -> Result<Vec<u8>, String> {
+        let seen = self.states.get(&slot).ok_or("a state that nobody computed")?;
+        if part == 0 {
+            return Ok((seen.len() as u32).to_le_bytes().to_vec());
+        }
+        let mut padded = seen.clone();
+        padded.resize(self.limits.context, 0);
+        Ok(padded.into_iter().flat_map(u32::to_le_bytes).collect())
+    }
+
+    fn write_state(&mut self, slot: usize, part: usize, bytes: &[u8]) -> Result<(), String> {
+        assert_eq!(bytes.len(), self.kept_sizes().state[part]);
+        if part == 0 {
+            let seen = tokens(bytes).next().map_or(0, |seen| seen as usize);
+            self.states.insert(slot, vec![u32::MAX; seen]);
+        } else if let Some(state) = self.states.get_mut(&slot) {
+            let seen = state.len();
+            *state = tokens(bytes).take(seen).collect();
+        }
         Ok(())
     }
 

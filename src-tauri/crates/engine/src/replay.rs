@@ -1,6 +1,7 @@
 //! What was said is read back as it was said. A client sends an answer back as text, and the tokenizer may cut that text into
 //! other tokens than the model wrote; then keys, values and state of the whole answer would be computed anew. Here the
-//! tokens that were sampled take the place of others that mean the same bytes. Used by `Engine::encode`.
+//! tokens that were sampled take the place of others that mean the same bytes, or that whoever sent them knows to mean the
+//! same: clients write the arguments of tool calls anew and leave the reasoning out. Used by `Engine::encode`.
 
 use std::{
     collections::VecDeque,
@@ -18,6 +19,23 @@ struct Said {
     /// How many of them are the prompt.
     prompt: usize,
 }
+
+/// An answer that was given to the very text before it, and what stands in its place now.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn<'a> {
+    /// The end of the text before: a few tokens.
+    pub before: &'a str,
+    /// The answer, without its end token.
+    pub sampled: &'a str,
+    /// What came back, up to the next special token.
+    pub sent: &'a str,
+}
+
+/// Whether both mean the same.
+pub type Recognise<'a> = &'a dyn Fn(&Turn<'_>) -> bool;
+
+/// Tokens of the text before an answer that are shown to [`Recognise`].
+const BEFORE: usize = 8;
 
 /// The recent answers.
 #[derive(Debug, Default)]
@@ -42,31 +60,78 @@ impl Replay {
     }
 
     /// `ids`, with every answer that was given to what stands before it in the tokens that were sampled. `bytes` says what
-    /// a token stands for: nothing for a special one, which only equals itself.
-    pub fn apply<'a>(&self, mut ids: Vec<u32>, bytes: impl Fn(u32) -> &'a [u8]) -> Vec<u32> {
+    /// a token stands for: nothing for a special one, which only equals itself. Answers of other bytes are left alone unless
+    /// `recognise` knows them.
+    pub fn apply<'a>(
+        &self,
+        mut ids: Vec<u32>,
+        bytes: impl Fn(u32) -> &'a [u8],
+        recognise: Option<Recognise<'_>>,
+    ) -> Vec<u32> {
         let mut said: Vec<Arc<Said>> =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).recent.iter().cloned().collect();
-        // Earlier turns first: only then does the prompt of a later one stand there as it was read.
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).recent.iter().rev().cloned().collect();
+        // Earlier turns first: only then does the prompt of a later one stand there as it was read. Of several answers to
+        // one prompt the last one first.
         said.sort_by_key(|said| said.prompt);
-        for said in said {
-            let Some(rest) = ids.strip_prefix(&said.ids[..said.prompt]) else { continue };
-            let answer = &said.ids[said.prompt..];
-            if rest.starts_with(answer) {
+        for alike in said.chunk_by(|a, b| a.prompt == b.prompt) {
+            if alike.iter().any(|said| ids.starts_with(&said.ids)) {
                 continue;
             }
-            if let Some(same) = same_bytes(answer, rest, &bytes) {
-                ids = [&said.ids[..], &rest[same..]].concat();
+            let same = |said: &Arc<Said>| {
+                let rest = ids.strip_prefix(&said.ids[..said.prompt])?;
+                let same = same_bytes(&said.ids[said.prompt..], rest, &bytes)?;
+                Some([&said.ids[..], &rest[same..]].concat())
+            };
+            let meant = |said: &Arc<Said>| said.meant(&ids, &bytes, recognise?);
+            if let Some(replaced) = alike.iter().find_map(same).or_else(|| alike.iter().find_map(meant)) {
+                ids = replaced;
             }
         }
         ids
     }
 }
 
+impl Said {
+    /// `ids` with this answer in the place of a turn that means the same; None if there is none.
+    fn meant<'a>(
+        &self,
+        ids: &[u32],
+        bytes: &impl Fn(u32) -> &'a [u8],
+        recognise: Recognise<'_>,
+    ) -> Option<Vec<u32>> {
+        let (prompt, answer) = self.ids.split_at(self.prompt);
+        let common = prompt.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        // The answer may begin within a token of what came back: `<think>` and one or two line breaks.
+        let (taken, begun) = walk(&prompt[common..], &ids[common..], bytes)?;
+        let rest = &ids[common + taken..];
+        let end = rest.iter().position(|id| bytes(*id).is_empty())?;
+        let answer = answer.strip_suffix(&rest[end..=end]).unwrap_or(answer);
+        if answer.iter().any(|id| bytes(*id).is_empty()) {
+            return None;
+        }
+        let text = |ids: &[u32]| ids.iter().flat_map(|id| bytes(*id)).copied().collect::<Vec<u8>>();
+        let before = text(&prompt[prompt.len().saturating_sub(BEFORE)..]);
+        let (sampled, sent) = (text(answer), [begun, &text(&rest[..end])].concat());
+        let turn = Turn {
+            before: &String::from_utf8_lossy(&before),
+            sampled: std::str::from_utf8(&sampled).ok()?,
+            sent: std::str::from_utf8(&sent).ok()?,
+        };
+        recognise(&turn).then(|| [prompt, answer, &rest[end..]].concat())
+    }
+}
+
 /// How many tokens of `text` mean exactly what all of `answer` means; None if it begins otherwise, or if the end of the
 /// answer lies within a token.
 fn same_bytes<'a>(answer: &[u32], text: &[u32], bytes: &impl Fn(u32) -> &'a [u8]) -> Option<usize> {
+    walk(answer, text, bytes).filter(|(_, rest)| rest.is_empty()).map(|(taken, _)| taken)
+}
+
+/// How many tokens of `text` it takes to mean what all of `beginning` means, and what the last of them means beyond that;
+/// None if the text begins otherwise.
+fn walk<'a>(beginning: &[u32], text: &[u32], bytes: &impl Fn(u32) -> &'a [u8]) -> Option<(usize, &'a [u8])> {
     let (mut taken, mut rest): (usize, &[u8]) = (0, &[]);
-    for &id in answer {
+    for &id in beginning {
         let mut wanted = bytes(id);
         if wanted.is_empty() {
             if !rest.is_empty() || text.get(taken) != Some(&id) {
@@ -86,7 +151,7 @@ fn same_bytes<'a>(answer: &[u32], text: &[u32], bytes: &impl Fn(u32) -> &'a [u8]
             (wanted, rest) = (&wanted[common..], &rest[common..]);
         }
     }
-    rest.is_empty().then_some(taken)
+    Some((taken, rest))
 }
 
 #[cfg(test)]
@@ -110,8 +175,8 @@ mod tests {
     fn an_answer_that_comes_back_cut_otherwise_is_read_as_it_was_written() {
         let replay = Replay::default();
         replay.remember(vec![9, 1, 9, 12, 3, 2, 9], 3);
-        assert_eq!(replay.apply(vec![9, 1, 9, 123, 2, 9, 3, 3], bytes), [9, 1, 9, 12, 3, 2, 9, 3, 3]);
-        assert_eq!(replay.apply(vec![9, 1, 9, 1, 23, 2, 9], bytes), [9, 1, 9, 12, 3, 2, 9]);
+        assert_eq!(replay.apply(vec![9, 1, 9, 123, 2, 9, 3, 3], bytes, None), [9, 1, 9, 12, 3, 2, 9, 3, 3]);
+        assert_eq!(replay.apply(vec![9, 1, 9, 1, 23, 2, 9], bytes, None), [9, 1, 9, 12, 3, 2, 9]);
         for other in [
             vec![9, 1, 9, 123, 9],
             vec![9, 1, 9, 123, 2],
@@ -121,7 +186,7 @@ mod tests {
             vec![9, 1],
             vec![],
         ] {
-            assert_eq!(replay.apply(other.clone(), bytes), other);
+            assert_eq!(replay.apply(other.clone(), bytes, None), other);
         }
     }
 
@@ -132,15 +197,36 @@ mod tests {
         replay.remember(vec![9, 1, 2, 3, 9, 1, 9, 2, 3, 9], 7);
         replay.remember(vec![9, 1, 2, 3, 9], 1);
         let cut = vec![9, 123, 9, 1, 9, 23, 9, 12];
-        assert_eq!(replay.apply(cut, bytes), [9, 1, 2, 3, 9, 1, 9, 2, 3, 9, 12]);
+        assert_eq!(replay.apply(cut, bytes, None), [9, 1, 2, 3, 9, 1, 9, 2, 3, 9, 12]);
     }
 
     #[test]
     fn an_answer_that_ends_within_a_token_is_left_alone() {
         let replay = Replay::default();
         replay.remember(vec![9, 1, 2], 1);
-        assert_eq!(replay.apply(vec![9, 123], bytes), [9, 123]);
-        assert_eq!(replay.apply(vec![9, 12, 3], bytes), [9, 1, 2, 3]);
+        assert_eq!(replay.apply(vec![9, 123], bytes, None), [9, 123]);
+        assert_eq!(replay.apply(vec![9, 12, 3], bytes, None), [9, 1, 2, 3]);
+    }
+
+    #[test]
+    fn an_answer_that_is_recognised_takes_the_place_of_other_bytes_up_to_the_next_special_token() {
+        let replay = Replay::default();
+        // To "..a" it said "bc", and to the same "cc" before that.
+        replay.remember(vec![9, 1, 3, 3, 9], 2);
+        replay.remember(vec![9, 1, 23, 9], 2);
+        let like = |sampled: &'static str, sent: &'static str| {
+            move |turn: &Turn<'_>| (turn.before, turn.sampled, turn.sent) == ("a", sampled, sent)
+        };
+        let sent = || vec![9, 1, 2, 2, 9, 3];
+        assert_eq!(replay.apply(sent(), bytes, Some(&like("bc", "bb"))), [9, 1, 23, 9, 3]);
+        assert_eq!(replay.apply(sent(), bytes, Some(&like("cc", "bb"))), [9, 1, 3, 3, 9, 3]);
+        assert_eq!(replay.apply(sent(), bytes, Some(&|_| false)), sent());
+        // The prompt ends within a token of what came back.
+        let joined = vec![9, 12, 2, 9, 3];
+        assert_eq!(replay.apply(joined, bytes, Some(&like("bc", "bb"))), [9, 1, 23, 9, 3]);
+        // What is the answer already is left, whatever is thought of it; so is a turn that has not ended.
+        assert_eq!(replay.apply(vec![9, 1, 3, 3, 9], bytes, Some(&|_| true)), [9, 1, 3, 3, 9]);
+        assert_eq!(replay.apply(vec![9, 1, 2, 2], bytes, Some(&|_| true)), [9, 1, 2, 2]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! For tests: a worker with its queue and board, driven step by step, and what clients would see of it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, atomic::AtomicBool},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hearth_checkpoint::Checkpoint;
@@ -15,6 +15,7 @@ use crate::{
     Depth, Event, Finish, Request, Sampling,
     board::Board,
     depth::MOST,
+    disk::DiskRequest,
     oracle::{Oracle, Step},
     policy::{Policy, Priority},
     queue::{Queue, Refused, Waiting, unix_ms},
@@ -91,7 +92,18 @@ impl<R: Runner> Bench<R> {
     pub fn step(&mut self) -> bool {
         let worked = self.worker.step();
         self.worker.check().expect("every page and state has one owner");
-        worked
+        let busy = self.worker.disk_is_busy();
+        if busy && !worked {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        worked || busy
+    }
+
+    /// Keeps prefixes in `folder`, too, and writes them as soon as there is nothing else to do.
+    pub fn with_disk(mut self, folder: &Path, budget: u64) -> Bench<R> {
+        self.worker.open_disk(&DiskRequest { folder: folder.to_owned(), budget }, "a model".into());
+        self.worker.disk.as_mut().expect("the folder can be used").rest_at_once();
+        self
     }
 
     pub fn last_step(&self) -> Step {

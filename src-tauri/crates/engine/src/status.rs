@@ -112,6 +112,28 @@ pub struct EngineMemory {
     pub scratch: f64,
 }
 
+/// Texts that are kept in files: the disk tier of the prefix cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct PrefixDisk {
+    /// Where they are.
+    pub folder: String,
+    /// Most bytes of all files.
+    pub budget: f64,
+    /// Bytes of all files.
+    pub used: f64,
+    /// How many files there are.
+    pub files: u32,
+    /// Tokens of the texts that were written.
+    pub saved_tokens: u64,
+    /// Tokens of the texts that were read back, and so not computed again.
+    pub restored_tokens: u64,
+    /// Files that were found damaged or foreign, and removed.
+    pub discarded: u64,
+    /// Why nothing more is written, if that is so.
+    pub off: Option<Fault>,
+}
+
 /// What drafting did. A round is a step of a request in which at least one draft was checked; it writes one token more
 /// than drafts were accepted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, TS)]
@@ -315,6 +337,8 @@ pub struct EngineStatus {
     pub model: Option<EngineModel>,
     /// Null until it is allocated.
     pub memory: Option<EngineMemory>,
+    /// Null unless prefixes are kept on disk.
+    pub prefix_disk: Option<PrefixDisk>,
     /// Requests that hold a slot.
     pub running: u32,
     /// Requests that wait for one.

@@ -16,6 +16,7 @@ use crate::{
     EngineError,
     board::Board,
     depth::Depth,
+    disk::Disk,
     flight::Flight,
     pages::FreePages,
     policy::Policy,
@@ -32,6 +33,8 @@ use crate::{
 
 /// How long the thread sleeps without work; also the longest time between two heartbeats then.
 const IDLE: Duration = Duration::from_millis(100);
+/// How long it sleeps when all it waits for is the disk.
+const BUSY: Duration = Duration::from_millis(1);
 /// How long it sleeps when every request waits for its client to read.
 const BLOCKED: Duration = Duration::from_millis(2);
 
@@ -56,6 +59,8 @@ pub(crate) struct Worker<R: Runner> {
     pub(crate) pages: FreePages,
     /// What was computed before.
     pub(crate) prefixes: Prefixes,
+    /// Where texts go that there is no more room for; None unless asked for.
+    pub(crate) disk: Option<Disk>,
     /// Requests that left their pages to others; the last one continues first.
     pub(crate) suspended: Vec<Sequence>,
     /// What steps cost.
@@ -103,6 +108,7 @@ impl<R: Runner> Worker<R> {
             free_states: (0..limits.states).rev().collect(),
             pages: FreePages::new(limits.pages),
             prefixes,
+            disk: None,
             suspended: Vec::new(),
             timing: Timing::default(),
             draft_seconds: None,
@@ -156,6 +162,10 @@ impl<R: Runner> Worker<R> {
             }
             if !self.running.is_empty() || !self.suspended.is_empty() {
                 std::thread::sleep(BLOCKED);
+            } else if self.disk_is_busy() {
+                std::thread::sleep(BUSY);
+            } else if self.queue.is_draining() && self.queue.is_empty() && self.disk_parts() {
+                // The next step goes on with it.
             } else if self.queue.is_draining() && self.queue.is_empty() {
                 return None;
             } else {
@@ -171,6 +181,7 @@ impl<R: Runner> Worker<R> {
     /// One step: schedule, run, sample, emit. False if there was nothing to compute.
     pub(crate) fn step(&mut self) -> bool {
         self.end_abandoned();
+        self.tend_disk(self.running.is_empty() && self.suspended.is_empty() && self.queue.is_empty());
         self.admit();
         self.make_room();
         let ended = match self.flying.take() {

@@ -248,6 +248,7 @@ async fn an_engine_serves_refuses_what_cannot_fit_and_ends_when_drained() {
                 depth: Depth::Auto,
                 policy: Policy::Fifo,
                 patience: Duration::from_secs(600),
+                disk: None,
                 served: served(),
             })
         },
@@ -278,7 +279,7 @@ async fn an_engine_serves_refuses_what_cannot_fit_and_ends_when_drained() {
     assert_eq!(engine.submit(empty).expect_err("no tokens"), EngineError::EmptyPrompt);
 
     // Encoding refuses the same, and a text that is far too long without reading all of it.
-    let prompt = |bytes: usize| engine.encode(&"x".repeat(bytes), None, 1).map(|ids| ids.len());
+    let prompt = |bytes: usize| engine.encode(&"x".repeat(bytes), None, 1, None).map(|ids| ids.len());
     let overflow =
         |prompt, lower_bound| EngineError::ContextOverflow { context: 64, prompt, answer: 1, lower_bound };
     assert_eq!(prompt(63), Ok(63));
@@ -339,6 +340,7 @@ async fn a_panic_in_the_engine_thread_closes_the_channels_and_is_reported() {
                 depth: Depth::Auto,
                 policy: Policy::Fifo,
                 patience: Duration::from_secs(600),
+                disk: None,
                 served: served(),
             })
         },

@@ -34,7 +34,11 @@ impl Model {
     pub fn kept_sizes(&self) -> KeptSizes {
         KeptSizes {
             page: self.page_tensors().into_iter().map(entry_bytes).sum(),
-            state: self.state_tensors().iter().map(|pair| pair.iter().copied().map(entry_bytes).sum()).collect(),
+            state: self
+                .state_tensors()
+                .iter()
+                .map(|pair| pair.iter().copied().map(entry_bytes).sum())
+                .collect(),
         }
     }
 

@@ -42,6 +42,11 @@ max_waiting: number,
  */
 chunk: number, 
 /**
+ * Keep prefixes that memory has no room for in files of at most so many GiB, readable by their owner only; null: nowhere,
+ * and those that were kept before are removed.
+ */
+prefix_disk_gib: number | null, 
+/**
  * How tokens are picked where a request does not say.
  */
 sampling: SamplingDefaults, };

@@ -14,6 +14,7 @@ impl Default for Profile {
             fp4_activations: false,
             max_waiting: 64,
             chunk: 512,
+            prefix_disk_gib: None,
             sampling: SamplingDefaults::default(),
         }
     }

@@ -52,6 +52,9 @@ pub struct Profile {
     pub max_waiting: u32,
     /// Prompt tokens read per step: more reads prompts faster, fewer lets running answers go on more evenly.
     pub chunk: u32,
+    /// Keep prefixes that memory has no room for in files of at most so many GiB, readable by their owner only; null: nowhere,
+    /// and those that were kept before are removed.
+    pub prefix_disk_gib: Option<u32>,
     /// How tokens are picked where a request does not say.
     pub sampling: SamplingDefaults,
 }

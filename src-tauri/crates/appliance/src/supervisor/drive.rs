@@ -223,6 +223,7 @@ impl Drive {
                 reserve,
                 self.anyway,
                 &socket,
+                &self.options.places.prefixes(),
                 &self.log,
             )?;
             Ok((engine, Target { socket, generation: self.generation }))

@@ -41,13 +41,14 @@ pub(super) struct EngineProcess {
 
 impl EngineProcess {
     /// Starts `program serve MODEL --uds SOCKET ...` in its own process group (so that Ctrl-C reaches only the appliance,
-    /// which lets it finish).
+    /// which lets it finish). Prefixes go to the folder `prefixes`, if the profile wants them kept; if not, it is removed.
     pub(super) fn start(
         program: &Path,
         profile: &Profile,
         reserve: Option<f64>,
         anyway: bool,
         socket: &Path,
+        prefixes: &Path,
         log: &Arc<LogBook>,
     ) -> Result<EngineProcess, ApplianceError> {
         let failed = |cause| ApplianceError::Spawn { program: program.into(), cause };
@@ -69,6 +70,13 @@ impl EngineProcess {
         }
         if anyway {
             command.arg("--anyway");
+        }
+        match profile.prefix_disk_gib {
+            Some(gib) => {
+                command.arg("--prefix-disk").arg(prefixes).args(["--prefix-disk-gib", &gib.to_string()]);
+            }
+            // Prompts can be read from what was kept. Mostly there is nothing.
+            None => _ = std::fs::remove_dir_all(prefixes),
         }
         command.args([
             "--max-waiting",

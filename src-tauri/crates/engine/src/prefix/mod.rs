@@ -4,9 +4,12 @@
 //!
 //! Ideas: RadixAttention (arXiv 2312.07104) for the tree, Marconi (arXiv 2411.19379) for what a state is worth.
 
+mod ends;
+
 use std::{collections::HashMap, sync::Arc};
 
 use crate::known::{KnownTexts, chained};
+pub use ends::{Apart, End, When};
 
 /// Number of a node.
 pub type NodeId = usize;
