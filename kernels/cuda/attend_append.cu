@@ -13,18 +13,22 @@ struct AttendAppend {
     u32 rows, q_heads, kv_heads, head_dim, q_stride, page_len, format;
     u32 half;             // rotated pairs: (i, i + half)
     float q_eps, k_eps, q_offset, k_offset;
+    float magnitude;      // of cosine and sine
+    u32 unused;
     float frequencies[128];
 };
-static_assert(sizeof(AttendAppend) == 624, "the layout of src/cuda/attention.rs");
+static_assert(sizeof(AttendAppend) == 632, "the layout of src/cuda/attention.rs");
 
 constexpr u32 WARPS = 4;
 constexpr u32 MOST = 256; // largest head_dim
 
-// Cosine and sine to 1e-7 for angles to 2^24: the angle less a multiple of pi/2, which three floats hold to 2^-70 (the first
-// product and difference are exact), then Taylor's polynomials on |r| < 0.9.
-__device__ inline void turn(float angle, float& cosine, float& sine) {
+// Cosine and sine of position * frequency to 1e-7, for positions to 2^24. The product is taken as its rounded value and what
+// that leaves out (rounded alone it is off by 1/32 of a radian at a million positions). From it a multiple of pi/2 is taken,
+// which three floats hold to 2^-70 (the first product and difference are exact), then Taylor's polynomials on |r| < 0.9.
+__device__ inline void turn(float position, float frequency, float& cosine, float& sine) {
+    float angle = __fmul_rn(position, frequency), rest = fmaf(position, frequency, -angle);
     float k = floorf(angle * 0.636619772f + 0.5f);
-    float r = fmaf(-k, 1.57079637050628662109375f, angle);
+    float r = fmaf(-k, 1.57079637050628662109375f, angle) + rest;
     r = fmaf(-k, -4.37113882867379e-8f, r);
     r = fmaf(-k, -1.71512451e-15f, r);
     float r2 = r * r;
@@ -92,7 +96,8 @@ KERNEL(attend_append, 32 * WARPS, 4, AttendAppend) {
         __syncwarp(0xffffffffu);
         for (u32 i = lane; i < args.half; i += 32) {
             float c, s, a = x[i], b = x[i + args.half];
-            turn(__fmul_rn(static_cast<float>(position), args.frequencies[i]), c, s);
+            turn(static_cast<float>(position), args.frequencies[i], c, s);
+            c *= args.magnitude, s *= args.magnitude;
             x[i] = a * c - b * s;
             x[i + args.half] = b * c + a * s;
         }

@@ -16,6 +16,7 @@ mod operands;
 pub mod ops;
 mod pass;
 mod plan;
+mod rope;
 pub mod sample;
 pub mod selftest;
 pub mod tensor;

@@ -7,7 +7,7 @@ use crate::ops::{
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
 use crate::sample::{Chosen, SampleRow};
-use crate::{DType, DeviceMemory, Ops, PackedWeight, Result, Tensor, Weight};
+use crate::{DType, DeviceMemory, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The ops that can be named, in the order of a layer.
@@ -316,6 +316,14 @@ impl Ops for Only {
 
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()> {
         self.when("gather_rows", |ops| ops.gather_rows(x, rows, out))
+    }
+
+    fn draft_head(&self, head: &Weight, ids: &[u32], format: WeightFormat) -> Result<Weight> {
+        self.inner.draft_head(head, ids, format)
+    }
+
+    fn spread_logits(&self, t: usize, x: &Tensor, place: &Tensor, out: &mut Tensor) -> Result<()> {
+        self.when("spread_logits", |ops| ops.spread_logits(t, x, place, out))
     }
 
     fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Chosen> {

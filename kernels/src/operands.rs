@@ -1,7 +1,11 @@
 //! What the ops take besides plain tensors: the numbers of a layer's shape, and tensors that belong together. `ops.rs` says
 //! what is done with them.
 
+use crate::rope::Yarn;
 use crate::{Tensor, Weight};
+
+/// In the table of [`crate::Ops::spread_logits`]: a token without a column.
+pub const NOWHERE: u32 = u32::MAX;
 
 /// RMS norm over the last axis: `x * rsqrt(mean(x^2) + eps) * (w + offset)`.
 #[derive(Debug)]
@@ -25,8 +29,10 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Leading dimensions of a head that are rotated (split halves: i with i + rope_dims/2).
     pub rope_dims: usize,
-    /// Base of the rotary frequencies: inv_freq_i = theta^(-2i / rope_dims).
+    /// Base of the rotary frequencies, see [`AttentionShape::frequencies`].
     pub rope_theta: f32,
+    /// Rotation stretched beyond the trained context; None: as trained.
+    pub yarn: Option<Yarn>,
     /// Factor on q.k before the softmax.
     pub scale: f32,
     /// True: the q projection holds, per head, `[q | gate]` and the output is multiplied by sigmoid(gate).

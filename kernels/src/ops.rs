@@ -7,11 +7,12 @@
 pub use crate::kv::{KvFormat, KvLayer};
 pub use crate::operands::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
-    GdnShape, Norm, Route, RouterInputs,
+    GdnShape, NOWHERE, Norm, Route, RouterInputs,
 };
 pub use crate::pass::{Pass, Segment, Stretch};
+pub use crate::rope::Yarn;
 use crate::sample::{Chosen, SampleRow};
-use crate::{DeviceMemory, PackedWeight, Result, Tensor, Weight, tensor::DType};
+use crate::{DeviceMemory, PackedWeight, Result, Tensor, Weight, WeightFormat, tensor::DType};
 
 /// A backend: memory, packing, and every op. Errors name the op and the argument; nothing panics on bad shapes.
 pub trait Ops: Send + Sync {
@@ -236,7 +237,9 @@ pub trait Ops: Send + Sync {
         out: &mut Tensor,
     ) -> Result<()>;
 
-    /// q = rope(q_norm(q)) in place; k = rope(k_norm(k)) and v appended to the pages of each segment.
+    /// q = rope(q_norm(q)) in place; k = rope(k_norm(k)) and v appended to the pages of each segment. `rope` turns pair i by
+    /// position * frequency_i, a product that is rounded nowhere before its cosine and sine (positions up to 2^24), and
+    /// multiplies both with the shape's magnitude.
     /// q `[t, q_heads * head_dim * (2 if gated)]` (per head `[q | gate]`), k and v `[t, kv_heads * head_dim]`.
     #[allow(clippy::too_many_arguments)]
     fn attend_append(
@@ -316,6 +319,17 @@ pub trait Ops: Send + Sync {
 
     /// out[i] = x[rows[i]]. x `[t, width]` -> out `[rows.len(), width]`.
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()>;
+
+    /// Rows `ids` of `head` as a weight of their own, for drafts: in the head's format, or rounded to FP8 or NVFP4 in rows.
+    /// A row is multiplied by the power of two that brings its largest number into [2^7, 2^8) for FP8 and [2^10, 2^11) for
+    /// NVFP4, then rounded to nearest, ties to even: FP8 e4m3(x); NVFP4 scale of 16 = e4m3(max|x| / 6), e2m1(x / scale). Its
+    /// row scale takes the power back. In the head's own format (but FP8 by blocks) rows keep numbers and scales. Once, at
+    /// load. Bytes: the rows, twice.
+    fn draft_head(&self, head: &Weight, ids: &[u32], format: WeightFormat) -> Result<Weight>;
+
+    /// out[i, v] = x[i, place[v]], or -inf where `place` has no column for v ([`NOWHERE`]): logits of
+    /// some tokens among all. x `[>= t, kept]`, place `[vocab]` u32 -> out `[>= t, vocab]`. Bytes: place, once.
+    fn spread_logits(&self, t: usize, x: &Tensor, place: &Tensor, out: &mut Tensor) -> Result<()>;
 
     /// Chooses the token of each row; None where no allowed token's logit is a number. In this order: penalties, biases and
     /// banned tokens, the mask, then argmax at temperature 0; else temperature, top-k, top-p (a share of what top-k left)

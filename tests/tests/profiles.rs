@@ -88,3 +88,56 @@ fn sampling_and_scheduling_of_the_profile_reach_the_engine() {
     let refused = house.api("POST", "/api/engine/start", bad);
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (400, &json!("bad_setting")));
 }
+
+#[test]
+fn a_stretched_context_caches_by_layer_and_a_small_head_for_drafts_reach_the_engine() {
+    let plot = Plot::new();
+    let house = plot.up(&[]);
+    let start = |profile: Value| house.api("POST", "/api/engine/start", json!({ "profile": profile })).status;
+    let stop = || {
+        house.api("POST", "/api/engine/stop", json!({ "now": true }));
+        house.wait_for("stopped")
+    };
+    let ask = || {
+        let messages = json!([{ "role": "user", "content": "Tell me a story." }]);
+        let body = json!({ "model": "ember", "messages": messages, "max_tokens": 24, "temperature": 0 });
+        house.post("/v1/chat/completions", body).json()["choices"][0]["message"].clone()
+    };
+    assert_eq!(start(json!({ "model": "ember", "max_requests": 1, "mtp_depth": "0" })), 202);
+    house.wait_for("serving");
+    let plain = ask();
+    stop();
+    let drafting =
+        json!({ "model": "ember", "max_requests": 1, "mtp_depth": "3", "draft_head": "nvfp4:1024" });
+    assert_eq!(start(drafting), 202);
+    house.wait_for("serving");
+    assert_eq!(ask(), plain, "whatever head proposes them, drafts change no answer");
+    stop();
+    assert!(!house.log().contains("YaRN"), "{}", house.log());
+
+    let cards = house.api("GET", "/api/models", Value::Null).json();
+    let card = cards.as_array().unwrap().iter().find(|card| card["id"] == "ember").unwrap();
+    let own = card["max_context"].as_u64().unwrap();
+    assert_eq!(card["longest_context"], json!(4 * own), "{card}");
+    let long =
+        json!({ "model": "ember", "max_requests": 1, "context": 2 * own + 1, "kv": "nvfp4:ends=bf16" });
+    let plan = house.api("POST", "/api/plan", json!({ "profile": long })).json();
+    assert_eq!((&plan["stretch"], &plan["native_context"]), (&json!(3), &json!(own)), "{plan}");
+    assert_eq!(start(long), 202);
+    house.wait_for("serving");
+    assert!(ask()["content"].as_str().is_some_and(|text| !text.is_empty()));
+    assert!(house.log().contains("YaRN is on"), "{}", house.log());
+
+    for (wrong, part) in [
+        (json!({ "model": "ember", "kv": "nvfp4:middle=bf16" }), "profile.kv"),
+        (json!({ "model": "ember", "draft_head": "12" }), "profile.draft_head"),
+    ] {
+        let refused = house.api("POST", "/api/engine/start", json!({ "profile": wrong }));
+        let error = refused.json()["error"].clone();
+        assert_eq!((refused.status, &error["code"]), (400, &json!("bad_setting")));
+        assert!(error["message"].as_str().unwrap().contains(part), "{error}");
+    }
+    let beyond = json!({ "profile": { "model": "ember", "context": 4 * own + 1 } });
+    let refused = house.api("POST", "/api/plan", beyond).json();
+    assert!(refused["error"]["message"].as_str().unwrap().contains("YaRN"), "{refused}");
+}

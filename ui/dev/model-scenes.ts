@@ -54,13 +54,13 @@ const plan = (context: number): Plan => ({
     { kind: "scratch", bytes: 1 * GiB, source: "estimated" },
   ],
   needed: needs(context), peak: needs(context) + 0.6 * GiB, available: 62 * GiB, bytes_per_token: 2.9e9, roof: 231e9,
-  decode_tok_s_ceiling: 79.6, max_context: 262144,
+  decode_tok_s_ceiling: 79.6, max_context: 1048576, native_context: 262144, stretch: null,
   contexts: [8, 16, 32, 64, 128, 256].map((k) => ({ context: k * 1024, needed: needs(k * 1024) })),
   expanded: null,
 });
 export const bigPlan = plan(131072);
 export const prospect = (model: string, context: number | null): Prospect => ({
-  model: { id: model, name: model.split("/")[1] ?? model, demonstration: false, family: "qwen3_5_moe", fault: null, bytes: 21.8e9, max_context: 262144 },
+  model: { id: model, name: model.split("/")[1] ?? model, demonstration: false, family: "qwen3_5_moe", fault: null, bytes: 21.8e9, max_context: 262144, longest_context: 1048576 },
   commit: "0123456789abcdef0123456789abcdef01234567", licence: "apache-2.0", gated: false, files: 12, bytes: 21.8e9, here: 0, free: 812e9,
   formats: [{ format: "NVFP4", bytes: 17.1e9 }, { format: "FP8", bytes: 3.1e9 }, { format: "BF16", bytes: 1.6e9 }],
   plan: plan(context ?? 131072), fault: null,

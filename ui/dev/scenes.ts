@@ -24,19 +24,19 @@ export const SCENES = [
 export type Scene = (typeof SCENES)[number];
 
 export const ember: ModelCard = {
-  id: "ember", name: "Ember", demonstration: true, family: "qwen3_5_moe", fault: null, bytes: 10.4e6, max_context: 4096,
+  id: "ember", name: "Ember", demonstration: true, family: "qwen3_5_moe", fault: null, bytes: 10.4e6, max_context: 4096, longest_context: 16384,
 };
 const qwen: ModelCard = {
   id: "nvidia/Qwen3.6-35B-A3B-NVFP4", name: "Qwen3.6-35B-A3B", demonstration: false, family: "qwen3_5_moe", fault: null,
-  bytes: 21.9e9, max_context: 262144,
+  bytes: 21.9e9, max_context: 262144, longest_context: 1048576,
 };
 const strange: ModelCard = {
-  id: "/models/old-llama", name: "old-llama", demonstration: false, family: null, bytes: 13.2e9, max_context: null,
+  id: "/models/old-llama", name: "old-llama", demonstration: false, family: null, bytes: 13.2e9, max_context: null, longest_context: null,
   fault: { code: "unknown_family", message: "Hearth cannot run the family llama.", next_step: "Choose another model.", evidence: null },
 };
 export const models = [ember, qwen, strange];
 export const profile: Profile = {
-  model: "ember", context: null, max_requests: 4, kv: "bf16", mtp_depth: "auto", exact: false, fp4_activations: false, max_waiting: 64, chunk: 512, prefix_disk_gib: null,
+  model: "ember", context: null, max_requests: 4, kv: "bf16", mtp_depth: "auto", draft_head: "full", exact: false, fp4_activations: false, max_waiting: 64, chunk: 512, prefix_disk_gib: null,
   sampling: { temperature: null, top_p: null, top_k: null, min_p: null },
 };
 export const settings: Settings = {
@@ -44,7 +44,7 @@ export const settings: Settings = {
 };
 export const plan: Plan = {
   verdict: "fits", context: 4096, needed: 61 * MiB, peak: 65 * MiB, available: 14.2 * GiB, bytes_per_token: 4.1e6, roof: 32e9,
-  decode_tok_s_ceiling: 7800, max_context: 4096, contexts: [{ context: 4096, needed: 61 * MiB }], expanded: null,
+  decode_tok_s_ceiling: 7800, max_context: 4096, native_context: 4096, stretch: null, contexts: [{ context: 4096, needed: 61 * MiB }], expanded: null,
   parts: [part("weights", 10 * MiB), part("kv_reserved", 32 * MiB), part("state", 3 * MiB), part("scratch", 16 * MiB)],
 };
 

@@ -4,6 +4,7 @@
 mod attention;
 pub mod bandwidth;
 pub(crate) mod buffer;
+pub(crate) mod draft_head;
 mod gdn;
 pub(crate) mod kv;
 mod linear;
@@ -22,7 +23,7 @@ pub(crate) mod weight;
 use crate::cuda::DECODE_ROWS;
 use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route};
 use crate::sample::{Chosen, SampleRow};
-use crate::{DType, Ops, PackedWeight, Result, Tensor, Weight};
+use crate::{DType, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
 
 use buffer::{HostBuffer, Slab};
 use pool::Pool;
@@ -299,6 +300,14 @@ impl Ops for Cpu {
 
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()> {
         memory::gather_rows(x, rows, out)
+    }
+
+    fn draft_head(&self, head: &Weight, ids: &[u32], format: WeightFormat) -> Result<Weight> {
+        draft_head::draft_head(self, head, ids, format)
+    }
+
+    fn spread_logits(&self, t: usize, x: &Tensor, place: &Tensor, out: &mut Tensor) -> Result<()> {
+        draft_head::spread(self, t, x, place, out)
     }
 
     fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Chosen> {

@@ -2,7 +2,7 @@
 
 use super::gpu::{Args, Launch, bytes_of};
 use super::{Cuda, DECODE_ROWS, tier};
-use crate::cpu::kv::{check_shape, frequencies};
+use crate::cpu::kv::check_shape;
 use crate::cpu::segments::check_pages;
 use crate::ops::{AttentionShape, KvFormat, KvLayer, Norm, Pass};
 use crate::{DType, OpError, Result, Tensor};
@@ -36,12 +36,14 @@ struct AppendArgs {
     k_eps: f32,
     q_offset: f32,
     k_offset: f32,
+    magnitude: f32,
+    unused: u32,
     frequencies: [f32; HEAD_DIM / 2],
 }
 
-// SAFETY: repr(C); eight u64, then 140 numbers of 4 bytes: no padding.
+// SAFETY: repr(C); eight u64, then 142 numbers of 4 bytes: no padding.
 unsafe impl Args for AppendArgs {}
-const _: () = assert!(size_of::<AppendArgs>() == 624);
+const _: () = assert!(size_of::<AppendArgs>() == 632);
 
 /// `struct AttendGeneral` in attend_general.cu.
 #[repr(C)]
@@ -192,12 +194,14 @@ pub(crate) fn append(
         k_eps: k_norm.eps,
         q_offset: q_norm.offset,
         k_offset: k_norm.offset,
+        magnitude: shape.magnitude(),
+        unused: 0,
         frequencies: [0.0; HEAD_DIM / 2],
     };
     if t == 0 {
         return Ok(());
     }
-    for (to, frequency) in args.frequencies.iter_mut().zip(frequencies(shape)) {
+    for (to, frequency) in args.frequencies.iter_mut().zip(shape.frequencies()) {
         *to = frequency;
     }
     args.pass = cuda.stage(OP, pass)?;

@@ -3,6 +3,7 @@
 
 mod attention;
 mod counter;
+mod draft_head;
 mod driver;
 #[cfg(feature = "emulator")]
 pub mod emulated;
@@ -38,7 +39,7 @@ use crate::ops::{
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
 use crate::sample::{Chosen, SampleRow};
-use crate::{DType, DeviceMemory, OpError, Ops, PackedWeight, Result, Tensor, Weight};
+use crate::{DType, DeviceMemory, OpError, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
 use gpu::Gpu;
 use linear::Epilogue;
 use memory::DeviceBuffer;
@@ -420,6 +421,14 @@ impl Ops for Cuda {
 
     fn gather_rows(&self, x: &Tensor, rows: &[u32], out: &mut Tensor) -> Result<()> {
         rows::gather(self, x, rows, None, out)
+    }
+
+    fn draft_head(&self, head: &Weight, ids: &[u32], format: WeightFormat) -> Result<Weight> {
+        draft_head::draft_head(self, head, ids, format)
+    }
+
+    fn spread_logits(&self, t: usize, x: &Tensor, place: &Tensor, out: &mut Tensor) -> Result<()> {
+        draft_head::spread(self, t, x, place, out)
     }
 
     fn sample(&self, logits: &mut Tensor, tokens: usize, rows: &[SampleRow<'_>]) -> Result<Chosen> {

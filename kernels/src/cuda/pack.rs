@@ -90,15 +90,10 @@ impl Stack<'_> {
         if self.paired { (self.rows / 2).div_ceil(8) } else { self.rows.div_ceil(TILE_ROWS) }
     }
 
-    /// The stacked rows that tiles `first .. last` hold, as the device's kernel expects them: in order; paired, the gate rows
-    /// and then the up rows.
-    fn rows_of(&self, first: usize, last: usize) -> Vec<std::ops::Range<usize>> {
-        if !self.paired {
-            return std::iter::once(first * TILE_ROWS..(last * TILE_ROWS).min(self.rows)).collect();
-        }
-        let inter = self.rows / 2;
-        let (first, last) = ((first * 8).min(inter), (last * 8).min(inter));
-        vec![first..last, inter + first..inter + last]
+    /// The stacked rows that tiles `first .. last` hold; paired: the gate rows among them.
+    fn rows_of(&self, first: usize, last: usize) -> std::ops::Range<usize> {
+        let (each, rows) = if self.paired { (8, self.rows / 2) } else { (TILE_ROWS, self.rows) };
+        (first * each).min(rows)..(last * each).min(rows)
     }
 
     /// The pieces of parts that make the stacked rows `rows`.
@@ -153,7 +148,50 @@ pub(crate) fn pack_stored(
     cuda: &Cuda,
     parts: &[StoredWeight],
     paired: bool,
-    numbers: &mut dyn Numbers,
+    given: &mut dyn Numbers,
+) -> Result<Weight> {
+    let (format, rows, cols) = alike(parts)?;
+    let stack = checked(parts, rows, cols, paired)?;
+    let (row, scale_row) = stored_bytes(format, cols);
+    pack_from(cuda, parts, paired, &mut |Stage { rows, numbers, scales }, _| {
+        let mut at = 0;
+        // Paired, a stage has as many up rows as gate rows, which lie elsewhere in the stack.
+        let halves = if paired {
+            vec![rows.clone(), rows.start + stack.rows / 2..rows.end + stack.rows / 2]
+        } else {
+            vec![rows]
+        };
+        for piece in halves.into_iter().flat_map(|rows| stack.pieces(rows)) {
+            given.give(piece, &mut |bytes| cuda.gpu.write(numbers + (at * row) as u64, bytes))?;
+            if scale_row > 0 {
+                let to = scales + (at * scale_row) as u64;
+                given.give(Piece { scales: true, ..piece }, &mut |bytes| cuda.gpu.write(to, bytes))?;
+            }
+            at += piece.rows;
+        }
+        Ok(at)
+    })
+}
+
+/// Where a stage of a stack is to lie on the device as a checkpoint would store it.
+pub(super) struct Stage {
+    /// Its rows; paired: its gate rows, and as many up rows belong to it.
+    pub rows: std::ops::Range<usize>,
+    /// Address of their numbers, row-major.
+    pub numbers: u64,
+    /// Address of NVFP4's scales per 16 of them.
+    pub scales: u64,
+}
+
+/// Puts the numbers of a stage where it says, and returns how many rows they are.
+type Fill<'a> = dyn FnMut(Stage, &Matrix) -> Result<usize> + 'a;
+
+/// Packs a stack, stage by stage, from what `fill` puts on the device.
+pub(super) fn pack_from(
+    cuda: &Cuda,
+    parts: &[StoredWeight],
+    paired: bool,
+    fill: &mut Fill<'_>,
 ) -> Result<Weight> {
     parts.iter().try_for_each(|part| check_stored(part).map(drop))?;
     let (format, rows, cols) = alike(parts)?;
@@ -186,7 +224,7 @@ pub(crate) fn pack_stored(
         format: format_code(format),
         paired: u32::from(paired),
     };
-    deal(cuda, &stack, format, matrix, numbers)?;
+    deal(cuda, &stack, format, matrix, fill)?;
     let bytes = tiles.bytes + scales.bytes;
     let storage = Storage::Cuda(CudaWeight { matrix, _buffers: vec![tiles, scales] });
     Ok(Weight { rows, cols, format, bytes, storage })
@@ -208,17 +246,21 @@ fn checked(parts: &[StoredWeight], rows: usize, cols: usize, paired: bool) -> Re
     Ok(Stack { parts, rows, paired })
 }
 
-/// Copies the stack to the device, a stage after the other, and has its tiles written.
+/// Bytes of a row of `cols` numbers as stored, and of its scales per 16.
+fn stored_bytes(format: WeightFormat, cols: usize) -> (usize, usize) {
+    (row_bytes(format, cols), if format == WeightFormat::Nvfp4 { cols / 16 } else { 0 })
+}
+
+/// Has the stack put on the device, a stage after the other, and its tiles written.
 fn deal(
     cuda: &Cuda,
     stack: &Stack<'_>,
     format: WeightFormat,
     matrix: Matrix,
-    numbers: &mut dyn Numbers,
+    fill: &mut Fill<'_>,
 ) -> Result<()> {
     let (cols, row_tiles) = (matrix.cols as usize, matrix.row_tiles as usize);
-    let (row, scale_row) =
-        (row_bytes(format, cols), if format == WeightFormat::Nvfp4 { cols / 16 } else { 0 });
+    let (row, scale_row) = stored_bytes(format, cols);
     let each = (STAGE / (TILE_ROWS * (row + scale_row)).max(1)).clamp(1, row_tiles.max(1));
     let codes = (each * TILE_ROWS * row).next_multiple_of(256);
     let from = cuda.working("weights as stored", codes + each * TILE_ROWS * scale_row)?;
@@ -232,16 +274,8 @@ fn deal(
     };
     for first in (0..row_tiles).step_by(each) {
         let last = (first + each).min(row_tiles);
-        let mut rows = 0;
-        for piece in stack.rows_of(first, last).into_iter().flat_map(|rows| stack.pieces(rows)) {
-            let at = from + (rows * row) as u64;
-            numbers.give(piece, &mut |bytes| cuda.gpu.write(at, bytes))?;
-            if scale_row > 0 {
-                let at = from + (codes + rows * scale_row) as u64;
-                numbers.give(Piece { scales: true, ..piece }, &mut |bytes| cuda.gpu.write(at, bytes))?;
-            }
-            rows += piece.rows;
-        }
+        let stage = Stage { rows: stack.rows_of(first, last), numbers: from, scales: from + codes as u64 };
+        let rows = fill(stage, &matrix)?;
         let args = PackArgs {
             from,
             scales: from + codes as u64,

@@ -311,6 +311,7 @@ fn attention_shape(s: &Sizes) -> AttentionShape {
         head_dim: s.head_dim,
         rope_dims: s.head_dim / 4,
         rope_theta: 1e7,
+        yarn: None,
         scale: (s.head_dim as f32).powf(-0.5),
         gated: true,
     }

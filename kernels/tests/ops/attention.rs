@@ -1,6 +1,7 @@
 use super::bench::*;
-use hearth_kernels::ops::{AttentionShape, KvFormat, KvLayer, Pass, Segment};
+use hearth_kernels::ops::{AttentionShape, KvFormat, KvLayer, Pass, Segment, Yarn};
 
+#[derive(Clone)]
 struct Layer {
     shape: AttentionShape,
     t: usize,
@@ -55,19 +56,14 @@ impl Layer {
 
     /// What attention over keys and values that were rounded to `format` gives.
     fn wanted_from(&self, format: KvFormat) -> Vec<f64> {
-        let AttentionShape { q_heads, kv_heads, head_dim, rope_dims, rope_theta, scale, gated } = self.shape;
+        let AttentionShape { q_heads, kv_heads, head_dim, scale, gated, .. } = self.shape;
+        let turns = turns(&self.shape);
         let prepare = |x: &[f32], weight: &[f32], position: usize| {
             let x = wide(x);
             let size = 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / head_dim as f64 + 1e-6).sqrt();
             let mut x: Vec<f64> =
                 x.iter().zip(weight).map(|(x, w)| x * size * (1.0 + f64::from(*w))).collect();
-            let half = rope_dims / 2;
-            for i in 0..half {
-                let angle = position as f64 * f64::from(rope_theta).powf(-2.0 * i as f64 / rope_dims as f64);
-                let (a, b) = (x[i], x[i + half]);
-                x[i] = a * angle.cos() - b * angle.sin();
-                x[i + half] = b * angle.cos() + a * angle.sin();
-            }
+            turn(&mut x, &turns, position);
             x
         };
         let stride = head_dim * if gated { 2 } else { 1 };
@@ -97,6 +93,30 @@ impl Layer {
             }
         }
         out
+    }
+}
+
+/// Radians per position of every pair, and what cosine and sine are multiplied with, worked out without rounding.
+fn turns(shape: &AttentionShape) -> (Vec<f64>, f64) {
+    let AttentionShape { rope_dims, rope_theta, yarn, .. } = *shape;
+    let plain = |i: usize| f64::from(rope_theta).powf(-2.0 * i as f64 / rope_dims as f64);
+    let Some(Yarn { factor, first, last, magnitude }) = yarn else {
+        return ((0..rope_dims / 2).map(plain).collect(), 1.0);
+    };
+    let [factor, first, last] = [factor, first, last].map(f64::from);
+    let slowed = |i: usize| {
+        let share = ((i as f64 - first) / (last - first)).clamp(0.0, 1.0);
+        plain(i) * (1.0 - share + share / factor)
+    };
+    ((0..rope_dims / 2).map(slowed).collect(), f64::from(magnitude))
+}
+
+fn turn(x: &mut [f64], (frequencies, magnitude): &(Vec<f64>, f64), position: usize) {
+    let half = frequencies.len();
+    for (i, frequency) in frequencies.iter().enumerate() {
+        let angle = position as f64 * frequency;
+        let (a, b, cos, sin) = (x[i], x[i + half], angle.cos() * magnitude, angle.sin() * magnitude);
+        (x[i], x[i + half]) = (a * cos - b * sin, b * cos + a * sin);
     }
 }
 
@@ -133,7 +153,7 @@ fn empty(cpu: &Backend, format: KvFormat, shape: &[usize]) -> KvLayer {
 
 fn shape(q_heads: usize, kv_heads: usize, head_dim: usize, rope_dims: usize, gated: bool) -> AttentionShape {
     let scale = (head_dim as f32).powf(-0.5);
-    AttentionShape { q_heads, kv_heads, head_dim, rope_dims, rope_theta: 1e4, scale, gated }
+    AttentionShape { q_heads, kv_heads, head_dim, rope_dims, rope_theta: 1e4, yarn: None, scale, gated }
 }
 
 #[test]
@@ -224,31 +244,63 @@ fn narrow_caches_round_as_their_format_says_and_do_not_care_how_the_rows_are_cut
 }
 
 #[test]
-fn queries_turn_as_on_the_cpu_up_to_a_million_positions() {
+fn stretched_rotation_agrees_with_an_f64_loop() {
+    let mut rng = Rng(35);
+    let yarn = Some(Yarn { factor: 4.0, first: 1.0, last: 5.0, magnitude: 1.25 });
+    for (rope_dims, gated) in [(32, true), (16, false)] {
+        let layer = Layer::random(&mut rng, AttentionShape { yarn, ..shape(4, 2, 32, rope_dims, gated) }, 37);
+        let as_trained =
+            Layer { shape: AttentionShape { yarn: None, ..layer.shape }, ..layer.clone() }.wanted();
+        let want = layer.wanted();
+        assert!(want.iter().zip(&as_trained).any(|(a, b)| (a - b).abs() > 0.05), "it changes something");
+        for device in with_emulated() {
+            close(
+                &format!("yarn {rope_dims} {}", name(&device)),
+                &layer.run(&device, KvFormat::F32, 16, &[20, 17]),
+                &want,
+                1e-4,
+            );
+        }
+    }
+}
+
+/// Queries at one position are compared with a product of position and f32 frequency that is rounded nowhere.
+#[test]
+fn queries_turn_as_an_f64_product_says_up_to_two_to_the_24_positions() {
     let mut rng = Rng(34);
-    let shape = AttentionShape { rope_theta: 1e7, ..shape(2, 1, 64, 64, true) };
     let page_len = 1 << 14;
-    let devices = one_of_each();
     let (q, kv) = (rng.floats(3 * 2 * 128), rng.floats(3 * 64));
     let ones = vec![1.0; 64];
-    for position in [0, 1, 4095, 65_535, 262_143, 1_000_000, (1 << 20) - 4] {
-        let rows: Vec<Vec<f32>> = devices
-            .iter()
-            .map(|device| {
-                let mut cache = empty(device, KvFormat::F32, &[1, 1, page_len, 64]);
-                let norm = norm(device, &ones, 1e-6, 0.0);
-                let mut rotated = tensor(device, &[3, 256], &q);
-                let kv = tensor(device, &[3, 64], &kv);
-                let pass = pass(3, position, vec![0; 64]);
+    let yarn = Yarn { factor: 4.0, first: 14.0, last: 22.0, magnitude: 1.138_629_4 };
+    for yarn in [None, Some(yarn)] {
+        let shape = AttentionShape { rope_theta: 1e7, yarn, ..shape(2, 1, 64, 64, true) };
+        // Of each row, the two heads' numbers before their gates, normed and turned.
+        let wanted = |position: usize| {
+            let frequencies: Vec<f64> = shape.frequencies().into_iter().map(f64::from).collect();
+            let turns = (frequencies, f64::from(shape.magnitude()));
+            let mut wanted = wide(&q);
+            for (at, head) in wanted.chunks_exact_mut(128).enumerate() {
+                let head = &mut head[..64];
+                let size = 1.0 / (head.iter().map(|x| x * x).sum::<f64>() / 64.0 + 1e-6).sqrt();
+                head.iter_mut().for_each(|x| *x *= size);
+                turn(head, &turns, position + at / 2);
+            }
+            wanted
+        };
+        for position in [0, 1, 4095, 65_535, 262_143, 1_000_000, (1 << 20) - 4, (1 << 24) - 3] {
+            for device in one_of_each() {
+                let mut cache = empty(&device, KvFormat::F32, &[1, 1, page_len, 64]);
+                let norm = norm(&device, &ones, 1e-6, 0.0);
+                let mut rotated = tensor(&device, &[3, 256], &q);
+                let kv = tensor(&device, &[3, 64], &kv);
+                let pass = pass(3, position, vec![0; 1024]);
                 device
                     .attend_append(&pass, &shape, &norm, &norm, &mut rotated, &kv, &kv, &mut cache)
                     .unwrap();
-                read(device, &rotated, 3)
-            })
-            .collect();
-        // Numbers of size 1.7: an angle off by 1e-6 would show.
-        for turned in &rows[1..] {
-            close(&format!("position {position}"), turned, &wide(&rows[0]), 1e-6);
+                // Numbers of size 1.7: an angle off by 1e-6 would show.
+                let what = format!("position {position} {}", name(&device));
+                close(&what, &read(&device, &rotated, 3), &wanted(position), 1e-6);
+            }
         }
     }
 }

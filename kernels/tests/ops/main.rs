@@ -5,6 +5,7 @@
 mod attention;
 mod bench;
 mod device;
+mod draft_head;
 #[cfg(feature = "emulator")]
 mod fp4;
 mod gdn;

@@ -163,6 +163,7 @@ fn attention_refuses_missing_pages_and_wrong_caches() {
         head_dim: 4,
         rope_dims: 2,
         rope_theta: 1e4,
+        yarn: None,
         scale: 0.5,
         gated: false,
     };

@@ -14,6 +14,8 @@ const plan = (available: number | null): Plan => ({
   roof: null,
   decode_tok_s_ceiling: null,
   max_context: 262144,
+  native_context: 262144,
+  stretch: null,
   contexts: [
     { context: 8192, needed: 22 * GIB },
     { context: 16384, needed: 22.5 * GIB },

@@ -15,6 +15,17 @@ test("what the form does not show is kept", () => {
   const before = { ...settings, memory_reserve: 5, host: "::1" };
   expect(fromForm(form({ theme: "dark" }), before)).toMatchObject({ memory_reserve: 5, host: "::1", theme: "dark" });
 });
+test("layers with a type of their own are a tick for the ends, and anything else stays as it was", () => {
+  const of = (kv: string) => toForm({ ...settings, profile: { ...settings.profile, kv } });
+  const back = (kv: string, over: object = {}) => fromForm({ ...of(kv), ...over }, settings).profile.kv;
+  expect([of("fp8:ends=bf16").kv, of("fp8:ends=bf16").kvEnds, of("fp8").kvEnds]).toEqual(["fp8", true, false]);
+  for (const kv of ["bf16", "nvfp4", "nvfp4:ends=bf16", "fp8:3=bf16", "fp8:3=bf16:ends=bf16"]) expect(back(kv)).toBe(kv);
+  expect(back("nvfp4", { kvEnds: true })).toBe("nvfp4:ends=bf16");
+  expect(back("nvfp4:ends=bf16", { kv: "bf16" })).toBe("bf16");
+});
+test("the head for drafts is sent as it was chosen", () => {
+  expect(fromForm(form({ draftHead: "nvfp4:32768" }), settings).profile.draft_head).toBe("nvfp4:32768");
+});
 test("numbers may be grouped", () => {
   expect(fromForm(form({ context: "4 096" }), settings).profile.context).toBe(4096);
 });

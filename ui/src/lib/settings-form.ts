@@ -8,9 +8,12 @@ export interface Form {
   context: string;
   maxRequests: string;
   kv: string;
+  /** The first and the last attention layer are kept in bf16. */
+  kvEnds: boolean;
   exact: boolean;
   fp4Activations: boolean;
   mtpDepth: string;
+  draftHead: string;
   maxWaiting: string;
   chunk: string;
   prefixDisk: string;
@@ -53,10 +56,11 @@ export function toForm(settings: Settings): Form {
     model: profile.model,
     context: profile.context === null ? "" : String(profile.context),
     maxRequests: String(profile.max_requests),
-    kv: profile.kv,
+    ...kvForm(profile.kv),
     exact: profile.exact,
     fp4Activations: profile.fp4_activations,
     mtpDepth: profile.mtp_depth,
+    draftHead: profile.draft_head,
     maxWaiting: String(profile.max_waiting),
     chunk: String(profile.chunk),
     prefixDisk: text(profile.prefix_disk_gib),
@@ -69,6 +73,23 @@ export function toForm(settings: Settings): Form {
     theme: settings.theme,
     keepChats: settings.keep_chats,
   };
+}
+
+const ENDS = ":ends=bf16";
+
+/** Whether keys and values of this type are worth keeping in more bits at the ends. */
+export function rounds(kv: string): boolean {
+  return kv === "fp8" || kv === "nvfp4";
+}
+
+/** The type and the choice for the ends; what names other layers is kept as it is. */
+function kvForm(kv: string): { kv: string; kvEnds: boolean } {
+  const rest = kv.endsWith(ENDS) ? kv.slice(0, -ENDS.length) : "";
+  return rounds(rest) ? { kv: rest, kvEnds: true } : { kv, kvEnds: false };
+}
+
+function kvOf(kv: string, ends: boolean): string {
+  return ends && rounds(kv) ? kv + ENDS : kv;
 }
 
 function text(value: number | null): string {
@@ -130,10 +151,11 @@ export function fromForm(form: Form, before: Settings): Settings {
       model: form.model,
       context: form.context.trim() === "" ? null : whole(form.context),
       max_requests: whole(form.maxRequests) ?? before.profile.max_requests,
-      kv: form.kv,
+      kv: kvOf(form.kv, form.kvEnds),
       exact: form.exact,
       fp4_activations: form.fp4Activations && !form.exact,
       mtp_depth: form.mtpDepth,
+      draft_head: form.draftHead,
       max_waiting: whole(form.maxWaiting) ?? before.profile.max_waiting,
       chunk: whole(form.chunk) ?? before.profile.chunk,
       prefix_disk_gib: whole(form.prefixDisk),

@@ -104,6 +104,7 @@ fn ember() -> ModelCard {
         fault: None,
         bytes: 0.0,
         max_context: None,
+        longest_context: None,
     };
     match Checkpoint::builtin() {
         Ok(checkpoint) => {
@@ -128,21 +129,24 @@ pub(crate) fn described(found: &FoundModel) -> ModelCard {
         true => hearth_checkpoint::gguf::model_name(&found.path),
         false => found.id.trim_end_matches('/').rsplit('/').next().unwrap_or(&found.id).to_owned(),
     };
-    let (family, max_context, fault) = match spec(found) {
-        Ok(spec) => (Some(spec.family.clone()), u32::try_from(spec.context).ok(), None),
-        Err(error) => {
-            let fault = Fault::new(error.code(), sentence(&error.to_string()), error.next_step());
-            (None, None, Some(fault))
-        }
+    let (spec, fault) = match spec(found) {
+        Ok(spec) => (Some(spec), None),
+        Err(error) => (None, Some(Fault::new(error.code(), sentence(&error.to_string()), error.next_step()))),
+    };
+    let tokens = |n: usize| u32::try_from(n).ok();
+    let (max_context, longest_context) = match &spec {
+        Some(spec) => (tokens(spec.context), tokens(spec.longest())),
+        None => (None, None),
     };
     ModelCard {
         id: found.id.clone(),
         name,
         demonstration: false,
-        family,
+        family: spec.map(|spec| spec.family),
         fault,
         bytes: found.bytes as f64,
         max_context,
+        longest_context,
     }
 }
 
@@ -163,6 +167,7 @@ fn broken(id: &str, error: &HubError) -> ModelCard {
         fault: Some(fault(error)),
         bytes: 0.0,
         max_context: None,
+        longest_context: None,
     }
 }
 
@@ -175,6 +180,7 @@ mod tests {
         let ember = card("ember").unwrap();
         assert!(ember.demonstration && ember.fault.is_none() && ember.family.is_some(), "{ember:?}");
         assert!(ember.bytes > 1e6 && ember.max_context.is_some_and(|n| n >= 1024), "{ember:?}");
+        assert_eq!(ember.longest_context, ember.max_context.map(|n| 4 * n));
     }
 
     #[test]

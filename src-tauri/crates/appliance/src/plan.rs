@@ -4,11 +4,11 @@ use std::path::Path;
 
 use hearth_checkpoint::{Checkpoint, Outline};
 use hearth_engine::{
-    Depth,
+    Depth, DraftWish,
     status::{EngineMemory, Fault},
 };
 use hearth_hub::{HubCache, Location, RemoteOutline, locate};
-use hearth_model::{Budget, KvType, LoadOptions, ModelError, family};
+use hearth_model::{Budget, KvTypes, LoadOptions, ModelError, family};
 use hearth_monitor::HostMemory;
 
 use crate::{
@@ -71,9 +71,11 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) ->
     let mut options = LoadOptions {
         context: profile.context.map_or(spec.context, |n| n as usize),
         slots: profile.max_requests as usize,
-        kv: profile.kv.parse::<KvType>().map_err(model_fault)?,
+        kv: profile.kv.parse::<KvTypes>().map_err(model_fault)?,
         exact: profile.exact,
         mtp: spec.mtp.is_some(),
+        // Which tokens it has makes no difference to its size.
+        draft_head: profile.draft_head.parse::<DraftWish>().unwrap_or_default().sized(spec.vocab),
         snapshots: LoadOptions::snapshots_for(profile.max_requests as usize, depth),
         ..LoadOptions::default()
     };
@@ -90,7 +92,8 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) ->
     let tokens = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let largest = outline.tensors().map(|tensor| tensor.loaded_bytes()).max().unwrap_or(0);
     let plan = verdict(&budget, tokens(options.context), largest, around);
-    let contexts = contexts(spec.context)
+    let contexts = contexts(spec.context, spec.longest())
+        .into_iter()
         .map(|context| {
             let budget = Budget::of(&spec, outline, &LoadOptions { context, ..options.clone() })?;
             Ok(ContextNeed { context: tokens(context), needed: budget.total() as f64 })
@@ -101,12 +104,23 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) ->
         stored: expanded.stored as f64,
         loaded: expanded.loaded as f64,
     });
-    Ok(Plan { max_context: tokens(spec.context), contexts: contexts.map_err(model_fault)?, expanded, ..plan })
+    Ok(Plan {
+        max_context: tokens(spec.longest()),
+        native_context: tokens(spec.context),
+        stretch: spec.stretch(options.context).map_err(model_fault)?.map(tokens),
+        contexts: contexts.map_err(model_fault)?,
+        expanded,
+        ..plan
+    })
 }
 
-/// The marks of the context slider: 8K and its doubles up to 1M, as far as the model goes, and the model's own.
-fn contexts(most: usize) -> impl Iterator<Item = usize> {
-    (13..=20).map(|power| 1 << power).filter(move |n| *n < most).chain([most])
+/// The marks of the context slider: 8K and its doubles up to 1M, as far as the model goes, its own context and its longest.
+fn contexts(own: usize, longest: usize) -> Vec<usize> {
+    let mut marks: Vec<usize> =
+        (13..=20).map(|power| 1 << power).filter(|n| *n < longest).chain([own, longest]).collect();
+    marks.sort_unstable();
+    marks.dedup();
+    marks
 }
 
 fn verdict(budget: &Budget, context: u32, largest: u64, around: &Surroundings) -> Plan {
@@ -137,6 +151,8 @@ fn verdict(budget: &Budget, context: u32, largest: u64, around: &Surroundings) -
         peak,
         available,
         max_context: context,
+        native_context: context,
+        stretch: None,
         contexts: Vec::new(),
         expanded: None,
         roof: around.roof,
@@ -199,6 +215,21 @@ mod tests {
         let tight = open(need - (1 << 20));
         assert!(tight.context < roomy.context && tight.verdict != "does_not_fit", "{tight:?}");
         assert_eq!(open(1 << 20).context as usize, SHORTEST);
+    }
+
+    #[test]
+    fn a_context_beyond_the_models_own_is_planned_as_stretched_and_never_chosen_unasked() {
+        let open = plan(&Profile::default(), &around(1 << 40, 0.0)).unwrap();
+        assert_eq!((open.context, open.stretch), (open.native_context, None));
+        assert_eq!(open.max_context, 4 * open.native_context);
+        let with = |context| Profile { context: Some(context), ..Profile::default() };
+        let longer = plan(&with(2 * open.native_context + 1), &around(1 << 40, 0.0)).unwrap();
+        assert_eq!((longer.stretch, longer.native_context), (Some(3), open.native_context));
+        assert!(longer.needed > open.needed);
+        let fault = plan(&with(open.max_context + 1), &around(1 << 40, 0.0)).unwrap_err();
+        assert!(fault.message.contains("YaRN") && fault.message.contains("4 times"), "{fault:?}");
+        assert_eq!(contexts(262_144, 1_048_576)[4..], [131_072, 262_144, 524_288, 1_048_576]);
+        assert_eq!(contexts(5000, 20_000), [5000, 8192, 16_384, 20_000]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::{fs, net::IpAddr, path::Path};
 
-use hearth_engine::Depth;
-use hearth_model::KvType;
+use hearth_engine::{Depth, DraftWish};
+use hearth_model::KvTypes;
 
 use crate::{
     ApplianceError,
@@ -118,6 +118,9 @@ impl Profile {
         if self.mtp_depth.parse::<Depth>().is_err() {
             return bad("profile.mtp_depth", format!("{:?} is not auto or 0 to 5", self.mtp_depth));
         }
+        if let Err(error) = self.draft_head.parse::<DraftWish>() {
+            return bad("profile.draft_head", format!("{:?}: {error}", self.draft_head));
+        }
         if !(1..=WAITING_LIMIT).contains(&self.max_waiting) {
             return bad(
                 "profile.max_waiting",
@@ -144,8 +147,8 @@ impl Profile {
         if sampling.top_k.is_some_and(|k| k > TOP_K_LIMIT) {
             return bad("profile.sampling.top_k", format!("expected 0 to {TOP_K_LIMIT}, or none"));
         }
-        if self.kv.parse::<KvType>().is_err() {
-            return bad("profile.kv", format!("{:?} is not one of bf16, f32, fp8, nvfp4", self.kv));
+        if let Err(error) = self.kv.parse::<KvTypes>() {
+            return bad("profile.kv", error.to_string());
         }
         Ok(())
     }
@@ -237,6 +240,8 @@ mod tests {
             (b"[profile]\nkv = \"bf16\"\nmax_requests = 0\n", "line 3", "profile.max_requests"),
             (b"[profile.sampling]\ntemperature = 9\n", "line 2", "profile.sampling.temperature"),
             (b"[profile]\nchunk = 0\n", "line 2", "profile.chunk"),
+            (b"[profile]\nkv = \"fp8:middle=bf16\"\n", "line 2", "profile.kv"),
+            (b"[profile]\ndraft_head = \"12\"\n", "line 2", "profile.draft_head"),
             (b"theme = \"pink\"\n", "line 1", "theme"),
             (b"[prices]\ncurrency = \"EUR\"\ninput = -1\ncached_input = 0\noutput = 1\n", "line 1", "prices"),
             (b"[prices]\ncurrency = \"\"\ninput = 1\ncached_input = 0\noutput = 1\n", "line 1", "currency"),

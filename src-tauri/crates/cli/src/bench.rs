@@ -15,7 +15,7 @@ use hearth_kernels::{
     cpu::{Simd, bandwidth},
 };
 use hearth_model::{
-    Budget, KvType, WeightSource,
+    Budget, KvTypes, WeightSource,
     formats::Formats,
     synthetic::{RECIPES, SHAPES, Synthetic},
 };
@@ -63,9 +63,12 @@ pub struct Args {
     /// How often prefill is measured; the median counts.
     #[arg(long, default_value_t = 3, value_name = "N")]
     repeat: usize,
-    /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
-    #[arg(long, default_value = "bf16", value_name = "TYPE")]
+    /// How keys and values are kept: bf16, f32, fp8 or nvfp4, and which layers differ, as for `hearth serve`.
+    #[arg(long, default_value = "bf16", value_name = "TYPE[:PLACE=TYPE]...")]
     kv: String,
+    /// With --ledger: the head that drafts are proposed with, as for `hearth serve`.
+    #[arg(long, default_value = "full", value_name = "full|fp8|nvfp4|TOKENS", requires = "ledger")]
+    draft_head: String,
     /// Read prompts on the FP4 tensor cores of a GB10, with activations rounded to NVFP4 wherever weights are.
     #[arg(long)]
     fp4_activations: bool,
@@ -140,7 +143,7 @@ fn sweep_over(args: &Args, source: Synthetic, plan: &Plan, json: bool) -> anyhow
         prompts: args.prompts.clone(),
         widths: args.widths.clone(),
         chunk: args.chunk,
-        kv: plan.kv,
+        kv: plan.kv.clone(),
         ops: args.ops,
     };
     for (name, values, least, most) in [
@@ -203,7 +206,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
     ] {
         ensure!((1..=most).contains(&value), "{name} should be 1 to {most}, found {value}");
     }
-    let kv: KvType = args.kv.parse().map_err(with_next_step)?;
+    let kv: KvTypes = args.kv.parse().map_err(with_next_step)?;
     let levels = Simd::available();
     let simd = match &args.simd {
         None => levels[0],
@@ -341,7 +344,7 @@ mod tests {
             prompts: args.prompts.clone(),
             widths: args.widths.clone(),
             chunk: args.chunk,
-            kv: plan.kv,
+            kv: plan.kv.clone(),
             ops: args.ops,
         };
         let ops = std::sync::Arc::new(hearth_kernels::cpu::Cpu::new(Some(1)).expect("a thread"));

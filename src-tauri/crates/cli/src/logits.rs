@@ -12,7 +12,7 @@ use hearth_kernels::{
     Device,
     ops::{Pass, Segment},
 };
-use hearth_model::{KvType, LoadOptions, Model, Seed, family};
+use hearth_model::{KvTypes, LoadOptions, Model, Seed, family};
 
 use crate::open::{open, with_next_step};
 
@@ -27,11 +27,15 @@ pub struct Args {
     /// Rows computed at once.
     #[arg(long, default_value_t = 512, value_name = "N")]
     chunk: usize,
+    /// The context the model is loaded for; default: as many tokens as there are ids. More than the model's own, up to four
+    /// times, stretches its positions (YaRN), as `hearth serve --context` does.
+    #[arg(long, value_name = "TOKENS")]
+    context: Option<usize>,
     /// Where to compute.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda|emulated")]
     device: String,
-    /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
-    #[arg(long, default_value = "f32", value_name = "TYPE")]
+    /// How keys and values are kept: bf16, f32, fp8 or nvfp4, and which layers differ, as for `hearth serve`.
+    #[arg(long, default_value = "f32", value_name = "TYPE[:PLACE=TYPE]...")]
     kv: String,
     /// Also write `mtp.logits`, the MTP head run over the ids shifted by one, and `mtp.input_ids`. The token after the
     /// last one is the most likely one.
@@ -84,26 +88,35 @@ fn compute(args: &Args) -> anyhow::Result<Done> {
     };
     let device: Device = args.device.parse()?;
     ensure!(args.chunk > 0, "--chunk should be at least 1, found 0");
-    let kv: KvType = args.kv.parse().map_err(with_next_step)?;
+    let kv: KvTypes = args.kv.parse().map_err(with_next_step)?;
 
     let checkpoint = open(&args.model)?;
     let spec = family::read(checkpoint.config()).map_err(with_next_step)?;
     if let Some(id) = ids.iter().find(|id| **id as usize >= spec.vocab) {
         bail!("token id {id} is beyond the vocabulary of {}, 0 to {}", checkpoint.name(), spec.vocab - 1);
     }
+    // Positions are never stretched unasked.
+    let context = args.context.unwrap_or(spec.context);
     ensure!(
-        ids.len() <= spec.context,
-        "{} token ids are more than the context of {}, {}",
+        ids.len() <= context,
+        "{} token ids are more than the context of {}, {context}; a longer one is asked for with --context",
         ids.len(),
         checkpoint.name(),
-        spec.context
     );
+    if let Some(factor) = spec.stretch(context).map_err(with_next_step)? {
+        eprintln!(
+            "hearth: YaRN is on: the model was trained for {} tokens, and its positions are stretched {factor} times.",
+            spec.context
+        );
+    }
     let options = LoadOptions {
-        context: ids.len(),
+        // Without stretching, room for the ids is enough.
+        context: args.context.unwrap_or(ids.len()),
         slots: 1,
         snapshots: 0,
         kv,
         mtp: args.mtp,
+        draft_head: Default::default(),
         exact: args.exact,
         max_rows: args.chunk.min(ids.len()),
         memory_limit: None,
@@ -219,6 +232,7 @@ mod tests {
             chunk: 512,
             device: "cpu".into(),
             kv: "f32".into(),
+            context: None,
             mtp: false,
             exact: false,
             fp4_activations: false,
@@ -287,6 +301,23 @@ mod tests {
     }
 
     #[test]
+    fn a_context_beyond_the_models_own_changes_its_logits_and_lets_longer_prompts_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = format!("{FIXTURES}qwen3_5");
+        let with = |name: &str, ids: &str, context| {
+            let out = folder.path().join(name);
+            compute(&Args { context, ..args(&model, ids, &out) }).unwrap();
+            floats(&out, "logits")
+        };
+        let plain = with("plain", "1,2,3,4", None);
+        assert!(with("own", "1,2,3,4", Some(512)) == plain);
+        assert!(with("longer", "1,2,3,4", Some(600)) != plain);
+        let long = with("long", &vec!["7"; 600].join(","), Some(600));
+        assert_eq!(long.len(), 600 * 512);
+        assert!(long.iter().all(|logit| logit.is_finite()));
+    }
+
+    #[test]
     fn bad_ids_are_refused() {
         assert!(refusal(|a| a.ids = String::new()).contains("empty"));
         assert!(refusal(|a| a.ids = " ".into()).contains("empty"));
@@ -298,7 +329,10 @@ mod tests {
         let beyond = refusal(|a| a.ids = "1,512".into());
         assert!(beyond.contains("512") && beyond.contains("0 to 511"), "{beyond}");
         let long = refusal(|a| a.ids = vec!["1"; 513].join(","));
-        assert!(long.contains("513") && long.contains("512"), "{long}");
+        assert!(long.contains("513") && long.contains("512") && long.contains("--context"), "{long}");
+        let far = refusal(|a| a.context = Some(2049));
+        assert!(far.contains("2048") && far.contains("4 times"), "{far}");
+        assert!(refusal(|a| a.context = Some(2)).contains("3 token ids"));
     }
 
     #[test]

@@ -14,10 +14,10 @@ use anyhow::{Context, bail};
 use clap::value_parser;
 use hearth_api::{ApiOptions, Listener};
 use hearth_engine::{
-    Depth, DiskRequest, End, Engine, LoadRequest, SamplingDefaults, policy::Policy, status::Fault,
+    Depth, DiskRequest, DraftWish, End, Engine, LoadRequest, SamplingDefaults, policy::Policy, status::Fault,
 };
 use hearth_hub::{HubCache, HubError, Location, locate};
-use hearth_model::KvType;
+use hearth_model::KvTypes;
 use serde_json::json;
 
 use crate::output;
@@ -58,12 +58,14 @@ pub struct Args {
     /// Backend.
     #[arg(long, default_value = "auto", value_name = "auto|cpu|cuda|emulated")]
     device: String,
-    /// Most tokens of a request, prompt and answer together; default: the model's limit, or what fits.
+    /// Most tokens of a request, prompt and answer together; default: the model's own context, or what fits. More than its
+    /// own, up to four times, stretches its positions (YaRN): answers to short prompts may then be a little worse.
     #[arg(long, value_parser = value_parser!(u32).range(1..))]
     context: Option<u32>,
-    /// How keys and values are kept: bf16, f32, fp8 or nvfp4.
-    #[arg(long, default_value = "bf16")]
-    kv: KvType,
+    /// How keys and values are kept: bf16, f32, fp8 or nvfp4. Layers may differ: nvfp4:ends=bf16 keeps the first and the last
+    /// attention layer in bf16; `first`, `last`, `mtp` and a layer's number are places, too.
+    #[arg(long, default_value = "bf16", value_name = "TYPE[:PLACE=TYPE]...")]
+    kv: KvTypes,
     /// Requests computed at once.
     #[arg(long, default_value_t = 4, value_parser = value_parser!(u16).range(1..=1024))]
     max_requests: u16,
@@ -79,6 +81,14 @@ pub struct Args {
     /// Tokens drafted per round by the model's own MTP head: auto, or 0 to 5. The answer is the same at every depth.
     #[arg(long, default_value = "auto", value_name = "auto|0..5")]
     mtp_depth: Depth,
+    /// The head that these drafts are proposed with: the model's own (full), a copy of it in fewer bits (fp8, nvfp4), the
+    /// rows of so many tokens (control tokens and the most frequent ones), or both, as in nvfp4:32768. Drafts are checked by
+    /// the model's own, so the answer is the same with every one.
+    #[arg(long, default_value = "full", value_name = "full|fp8|nvfp4|TOKENS")]
+    draft_head: DraftWish,
+    /// A file of token ids: drafts are chosen from these and the control tokens.
+    #[arg(long, value_name = "FILE")]
+    draft_vocabulary: Option<PathBuf>,
     /// Order of requests: slo (tokens in time, short prompts first, fair between keys) or fifo.
     #[arg(long, default_value = "slo", value_name = "slo|fifo")]
     schedule: Policy,
@@ -236,6 +246,13 @@ fn complain(fault: &Fault, json: bool) {
 
 /// What to load, from what the person typed.
 fn request(args: Args) -> Result<LoadRequest, Fault> {
+    if let (Some(_), Some(tokens)) = (&args.draft_vocabulary, args.draft_head.tokens) {
+        return Err(Fault::new(
+            "draft_vocabulary_invalid",
+            format!("--draft-head asks for {tokens} tokens and --draft-vocabulary for those of a file."),
+            "Give one of them; --draft-head fp8 or nvfp4 goes with a file.",
+        ));
+    }
     let (folder, id) = match find(&args.model).map_err(|error| {
         let text = error.to_string();
         Fault::new(error.code(), format!("{text}."), error.next_step())
@@ -262,6 +279,8 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
         fp4_activations: args.fp4_activations,
         chunk: usize::from(args.chunk),
         mtp_depth: args.mtp_depth,
+        draft_head: args.draft_head,
+        draft_vocabulary: args.draft_vocabulary,
         policy: args.schedule,
         patience: Duration::from_secs(args.max_wait),
         memory_reserve: args.memory_reserve.map(bytes),

@@ -18,7 +18,7 @@ fn load(checkpoint: &Checkpoint, ops: Arc<dyn Ops>, context: usize) -> Model {
         context,
         slots: 2,
         snapshots: 2 * MOST + 6,
-        kv: KvType::Bf16,
+        kv: KvType::Bf16.into(),
         mtp: true,
         max_rows: 64,
         exact: true,

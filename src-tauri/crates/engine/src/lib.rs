@@ -17,6 +17,9 @@ mod device_fault_tests;
 #[cfg(test)]
 mod device_tests;
 mod disk;
+mod draft_head;
+#[cfg(test)]
+mod draft_head_tests;
 mod echo;
 mod emit;
 mod engine;
@@ -68,6 +71,7 @@ mod tokenizer;
 pub use depth::Depth;
 pub use device_fault::is_device_fault;
 pub use disk::DiskRequest;
+pub use draft_head::DraftWish;
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
 pub use grammar::{Begin, Constraint, GrammarError, GrammarSource, Spaces};

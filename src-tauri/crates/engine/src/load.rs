@@ -8,7 +8,9 @@ use std::{
 
 use hearth_checkpoint::{Checkpoint, CheckpointError, Expanded, Outline};
 use hearth_kernels::{Device, OpError, Ops, selftest::Scale};
-use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family};
+use hearth_model::{
+    DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family,
+};
 use serde_json::Value;
 
 use crate::{
@@ -16,6 +18,7 @@ use crate::{
     depth::Depth,
     device_fault,
     disk::{Computed, DiskRequest, model_digest},
+    draft_head::DraftWish,
     engine::{Loaded, Served},
     model_runner::MemoryReport,
     policy::Policy,
@@ -43,8 +46,8 @@ pub struct LoadRequest {
     pub context: Option<usize>,
     /// Requests computed at once.
     pub max_requests: usize,
-    /// Element type of keys and values.
-    pub kv: KvType,
+    /// How keys and values are kept, layer by layer.
+    pub kv: KvTypes,
     /// Prefill in decode's arithmetic.
     pub exact: bool,
     /// Prefill on the FP4 tensor cores, with activations rounded to NVFP4, if the device has them and they pass their test.
@@ -53,6 +56,10 @@ pub struct LoadRequest {
     pub chunk: usize,
     /// Tokens drafted per round by the model's MTP head, if it has one.
     pub mtp_depth: Depth,
+    /// The head that these drafts are proposed with.
+    pub draft_head: DraftWish,
+    /// A file of the tokens that it can propose, beside the control tokens; None: as `draft_head` says.
+    pub draft_vocabulary: Option<PathBuf>,
     /// How requests are ordered.
     pub policy: Policy,
     /// How long reading the prompts before a new one may take; beyond that it is refused.
@@ -143,7 +150,20 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         spec.mtp = None;
     }
     let memory_limit = memory_limit(request.memory_reserve, ops.as_ref()).filter(|_| !request.anyway);
-    let options = fit(request, &checkpoint, &spec, &ops, memory_limit)?;
+    let draft_head = match &spec.mtp {
+        Some(_) => request.draft_head.head(&tokenizer, spec.vocab, request.draft_vocabulary.as_deref())?,
+        None => DraftHead::default(),
+    };
+    let options = fit(request, &checkpoint, &spec, &ops, (memory_limit, draft_head))?;
+    let stretched = spec.clone().stretched(options.context).map_err(model_fault)?;
+    if let Some(factor) = spec.stretch(options.context).map_err(model_fault)? {
+        tracing::warn!(
+            "YaRN is on: the model was trained for {} tokens, and its positions are stretched {factor} times for {}. \
+             Answers to short prompts may be a little worse; leave --context out to go without.",
+            spec.context,
+            options.context
+        );
+    }
     let fp4_activations = request.fp4_activations && notices.is_empty();
     notices.extend(expanded(checkpoint.outline()));
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
@@ -153,11 +173,17 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         demonstration: checkpoint.is_builtin(),
         family: spec.family.clone(),
         context: options.context as u32,
-        kv: options.kv.name().to_owned(),
+        stretch: stretched.yarn().map(|yarn| yarn.factor),
+        kv: options.kv.to_string(),
         max_requests: options.slots as u32,
         device: ops.device().to_owned(),
         exact: options.exact,
         mtp_depth: spec.mtp.as_ref().map(|_| request.mtp_depth.to_string()),
+        draft_head: spec.mtp.as_ref().map(|_| {
+            // As many tokens as there are in the end: of a file, or all of a small vocabulary.
+            let tokens = options.draft_head.tokens.as_ref().map(|tokens| tokens.len());
+            DraftWish { tokens, ..request.draft_head }.to_string()
+        }),
         fp4_activations,
         notices,
     });
@@ -282,7 +308,7 @@ fn fit(
     checkpoint: &Checkpoint,
     spec: &ModelSpec,
     ops: &Arc<dyn Ops>,
-    memory_limit: Option<MemoryLimit>,
+    (memory_limit, draft_head): (Option<MemoryLimit>, DraftHead),
 ) -> Result<LoadOptions, Fault> {
     let chunk = request.chunk.max(request.max_requests + 1);
     // Without an MTP head, drafts are copied from earlier text.
@@ -290,9 +316,10 @@ fn fit(
     let mut options = LoadOptions {
         context: request.context.unwrap_or(spec.context),
         slots: request.max_requests,
-        kv: request.kv,
+        kv: request.kv.clone(),
         snapshots: LoadOptions::snapshots_for(request.max_requests, drafts),
         mtp: spec.mtp.is_some(),
+        draft_head,
         exact: request.exact,
         max_rows: chunk,
         memory_limit,
@@ -391,11 +418,13 @@ mod tests {
             threads: Some(1),
             context: Some(64),
             max_requests: 1,
-            kv: KvType::Bf16,
+            kv: KvTypes::default(),
             exact,
             fp4_activations: true,
             chunk: 64,
             mtp_depth: Depth::Auto,
+            draft_head: DraftWish::default(),
+            draft_vocabulary: None,
             policy: Policy::Slo,
             patience: Duration::from_secs(600),
             memory_reserve: None,
@@ -426,11 +455,13 @@ mod tests {
             threads: None,
             context: None,
             max_requests: 1,
-            kv: KvType::Bf16,
+            kv: KvTypes::default(),
             exact: false,
             fp4_activations: false,
             chunk: 64,
             mtp_depth: Depth::Auto,
+            draft_head: DraftWish::default(),
+            draft_vocabulary: None,
             policy: Policy::Slo,
             patience: Duration::from_secs(600),
             memory_reserve: None,

@@ -157,7 +157,7 @@ pub(crate) fn model(checkpoint: &Checkpoint) -> Model {
         context: 512,
         slots: 3,
         snapshots: 3 * MOST + 6,
-        kv: KvType::F32,
+        kv: KvType::F32.into(),
         mtp: true,
         max_rows: 64,
         exact: true,

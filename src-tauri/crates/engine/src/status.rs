@@ -78,7 +78,9 @@ pub struct EngineModel {
     pub family: String,
     /// Most tokens of one request, prompt and answer together.
     pub context: u32,
-    /// How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
+    /// By how much its rotary positions are stretched beyond the trained context (YaRN); null: not at all.
+    pub stretch: Option<f64>,
+    /// How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`, and which layers differ, as in `nvfp4:ends=bf16`.
     pub kv: String,
     /// Requests computed at once.
     pub max_requests: u32,
@@ -88,6 +90,9 @@ pub struct EngineModel {
     pub exact: bool,
     /// Most tokens drafted per round: `auto`, or a number; null for a model that drafts none.
     pub mtp_depth: Option<String>,
+    /// The head that drafts are proposed with: `full`, `fp8`, `nvfp4`, a number of tokens, or both as in `nvfp4:32768`; null
+    /// for a model without an MTP head.
+    pub draft_head: Option<String>,
     /// Prefill rounds activations to NVFP4 for the FP4 tensor cores.
     pub fp4_activations: bool,
     /// What was asked for and is done without, each with the reason.

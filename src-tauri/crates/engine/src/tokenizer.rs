@@ -18,6 +18,8 @@ pub struct Tokenizer {
     /// Most bytes of text that one token stands for; None if that has no limit.
     longest: Option<usize>,
     ends: Vec<u32>,
+    /// Tokens beside those of the vocabulary proper, special or not.
+    added: Vec<u32>,
     turn_start: Option<u32>,
     specials: Vec<String>,
     /// Built when the first request needs it.
@@ -85,11 +87,13 @@ impl Tokenizer {
             added.values().filter(|token| token.special).map(|token| token.content.clone()).collect();
         specials.sort();
         let turn_start = encoder.token_to_id("<|im_start|>");
+        let added = added.keys().copied().collect();
         Ok(Tokenizer {
             encoder: Arc::new(encoder),
             bytes,
             longest,
             ends: ends.into_iter().collect(),
+            added,
             turn_start,
             specials,
             grammars: OnceLock::new(),
@@ -152,6 +156,11 @@ impl Tokenizer {
     /// The token that begins every turn of a conversation, if the vocabulary has one (`<|im_start|>`).
     pub fn turn_start(&self) -> Option<u32> {
         self.turn_start
+    }
+
+    /// The tokens beside those of the vocabulary proper: ends, turns, marks of thoughts and of tool calls.
+    pub fn added(&self) -> &[u32] {
+        &self.added
     }
 
     /// Tokens that end an answer.

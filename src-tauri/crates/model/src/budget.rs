@@ -7,7 +7,7 @@ use crate::options::{LoadOptions, PAGE_LEN};
 use crate::parts::{self, Part};
 use crate::scratch;
 use crate::spec::{Layer, Mixer, ModelSpec};
-use crate::{ModelError, family};
+use crate::{ModelError, draft_head, family};
 use serde::{Deserialize, Serialize};
 
 /// Bytes by part of the model. As weights: what is stored. As a read: what one row touches.
@@ -27,11 +27,11 @@ pub struct PartBytes {
     pub router: u64,
     /// Projection that joins embedding and hidden state (MTP head only).
     pub join: u64,
-    /// Norms, convolutions and gate parameters, as f32.
+    /// Norms, convolutions and gate parameters, as f32, and the table of the tokens that drafts are chosen from.
     pub vectors: u64,
     /// The embedding: stored whole, one row read.
     pub embedding: u64,
-    /// The head; stored 0 if it is the embedding.
+    /// The head; stored 0 if it is the embedding. Of the MTP head: the head for drafts, stored 0 if it is the model's own.
     pub head: u64,
 }
 
@@ -148,14 +148,20 @@ impl Budget {
             mtp_read.vectors += 3 * 4 * spec.hidden as u64;
             mtp_read.head = read.head;
             mtp_read.embedding = read.embedding;
+            if draft_head::wanted(spec, options) {
+                let own = if spec.tied_head { names.embedding() } else { names.head() };
+                let own = formats.format(&own, spec.vocab, spec.hidden)?;
+                let (head, table) = options.draft_head.bytes(spec, own);
+                (mtp_weights.head, mtp_read.head) = (head, head);
+                mtp_weights.vectors += table;
+                mtp_read.vectors += table;
+            }
         }
 
-        let kv_of = |layer: &Layer| match &layer.mixer {
-            Mixer::FullAttention(a) => 2 * (a.kv_heads * options.kv.format().bytes(a.head_dim)) as u64,
-            Mixer::GatedDeltaNet(_) => 0,
-        };
-        let kv_per_token: u64 = spec.layers.iter().map(kv_of).sum();
-        let mtp_kv_per_token = mtp.map_or(0, |mtp| kv_of(&mtp.layer));
+        let kv_of = |place: Place, layer: &Layer| options.kv.of(spec, place).bytes(layer);
+        let kv_per_token: u64 =
+            spec.layers.iter().enumerate().map(|(i, layer)| kv_of(Place::Layer(i), layer)).sum();
+        let mtp_kv_per_token = mtp.map_or(0, |mtp| kv_of(Place::Mtp, &mtp.layer));
         let (mut recurrent_state, mut conv_state) = (0, 0);
         for layer in &spec.layers {
             if let Mixer::GatedDeltaNet(g) = &layer.mixer {

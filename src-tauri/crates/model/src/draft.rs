@@ -93,6 +93,25 @@ impl Model {
         Ok(())
     }
 
+    /// Starts the head for drafts on the rows `want` of the last step, at most as many as the scratch holds; they are the
+    /// picks from `first_pick` on. Tokens that it cannot propose get -inf.
+    pub(crate) fn launch_draft_head(
+        &mut self,
+        ops: &dyn Ops,
+        first_pick: usize,
+        want: &[u32],
+    ) -> Result<(), ModelError> {
+        let (w, s) = (&self.weights, &mut self.scratch);
+        let hidden = &s.mtp.as_ref().ok_or(ModelError::NoMtp)?.last;
+        let own = w.head.as_ref().unwrap_or(&w.embedding);
+        let head = w.draft.as_ref().map_or(own, |draft| &draft.head);
+        let Some(places) = w.draft.as_ref().and_then(|draft| draft.places.as_ref()) else {
+            return launch_head(ops, head, hidden, first_pick, want, &mut s.picked, &mut s.logits);
+        };
+        launch_head(ops, head, hidden, first_pick, want, &mut s.picked, &mut s.drafted)?;
+        ops.spread_logits(want.len(), &s.drafted, places, &mut s.logits).map_err(at("draft head"))
+    }
+
     /// Starts a step of the head up to the logits of the rows in `want`, at most as many as the scratch holds.
     pub(crate) fn launch_mtp(
         &mut self,
@@ -104,9 +123,7 @@ impl Model {
         let ops = self.ops.clone();
         let ops = ops.as_ref();
         self.run_draft(ops, pass, next_ids, seed)?;
-        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
-        let m = s.mtp.as_ref().ok_or(ModelError::NoMtp)?;
-        launch_head(ops, head, &m.last, pass.rows(), want, &mut s.picked, &mut s.logits)
+        self.launch_draft_head(ops, pass.rows(), want)
     }
 
     /// From the seeds to the normed output of the head's layer.

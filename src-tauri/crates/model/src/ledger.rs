@@ -6,7 +6,7 @@ use crate::family::{self, Names, Place};
 use crate::formats::Formats;
 use crate::parts::{self, Matrix};
 use crate::spec::{Ffn, Layer, Mixer, ModelSpec};
-use crate::{KvType, LoadOptions, ModelError};
+use crate::{DraftHead, KvTypes, LoadOptions, ModelError};
 use serde::Serialize;
 
 /// A machine that a ledger is priced for.
@@ -103,31 +103,40 @@ impl Round {
     }
 }
 
-/// The round of `drafts` drafts at `context` tokens; one sequence, keys and values of type `kv`.
+/// The round of `drafts` drafts, proposed with `draft_head`, at `context` tokens; one sequence, keys and values kept as `kv`
+/// says.
 ///
 /// # Errors
 /// [`ModelError::NoMtp`] for drafts without an MTP head; those of `formats` and of [`Budget::of`].
 pub fn round(
     spec: &ModelSpec,
     formats: &dyn Formats,
-    kv: KvType,
+    kv: &KvTypes,
+    draft_head: &DraftHead,
     context: usize,
     drafts: usize,
 ) -> Result<Round, ModelError> {
-    let options = LoadOptions { context: spec.context, kv, mtp: drafts > 0, ..LoadOptions::default() };
+    let (kv_types, draft_head) = (kv.clone(), draft_head.clone());
+    let options = LoadOptions {
+        context: spec.context,
+        kv: kv_types,
+        mtp: drafts > 0,
+        draft_head,
+        ..LoadOptions::default()
+    };
     let budget = Budget::of(spec, formats, &options)?;
     let names = family::names(spec);
     let rows = drafts + 1;
     let mut verify = Entries::default();
     let head = if spec.tied_head { names.embedding() } else { names.head() };
-    let head = formats.format(&head, spec.vocab, spec.hidden)?.bytes(spec.vocab as u64, spec.hidden as u64);
+    let own = formats.format(&head, spec.vocab, spec.hidden)?;
+    let head = own.bytes(spec.vocab as u64, spec.hidden as u64);
     let embedding = formats.format(&names.embedding(), spec.vocab, spec.hidden)?;
     let embedded = |rows: usize| embedding.bytes(rows as u64, spec.hidden as u64);
     verify.add("embed", "embedding", 1, embedded(rows));
     for (i, layer) in spec.layers.iter().enumerate() {
-        let mixers = spec.layers.iter().filter(|l| matches!(l.mixer, Mixer::FullAttention(_))).count();
-        let kv_layer = budget.kv_per_token.checked_div(mixers as u64).unwrap_or(0);
-        verify.layer(spec, layer, &names, Place::Layer(i), formats, rows, kv_layer * context as u64)?;
+        let read = kv.of(spec, Place::Layer(i)).bytes(layer).saturating_mul(context as u64);
+        verify.layer(spec, layer, &names, Place::Layer(i), formats, rows, read)?;
     }
     verify.add("rms_norm", "final norm", 1, 4 * spec.hidden as u64);
     verify.add("linear", "head", 2, head);
@@ -143,7 +152,14 @@ pub fn round(
         let kv = budget.mtp_kv_per_token.saturating_mul(context as u64);
         draft.layer(spec, &mtp.layer, &names, Place::Mtp, formats, 1, kv)?;
         draft.add("rms_norm", "final norm", 1, 4 * hidden as u64);
-        draft.add("linear", "head", 2, head);
+        let (drafting, table) = match options.draft_head.is_the_models_own() {
+            true => (head, 0),
+            false => options.draft_head.bytes(spec, own),
+        };
+        draft.add("linear", "head", 2, drafting);
+        if table > 0 {
+            draft.add("spread_logits", "head", 1, table);
+        }
         draft.add("sample", "sampling", 1, 0);
     }
     Ok(Round { drafts, verify: verify.0, draft: draft.0 })
@@ -247,11 +263,13 @@ fn op_of(matrix: Matrix) -> (&'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DraftFormat;
     use crate::synthetic::Synthetic;
 
     fn of(shape: &str, context: usize, drafts: usize) -> Round {
         let source = Synthetic::named(shape).expect("a known shape");
-        round(source.spec(), &source, KvType::Bf16, context, drafts).expect("a sound spec")
+        round(source.spec(), &source, &KvTypes::default(), &DraftHead::default(), context, drafts)
+            .expect("a sound spec")
     }
 
     #[test]
@@ -297,11 +315,44 @@ mod tests {
     }
 
     #[test]
+    fn a_draft_with_a_smaller_head_reads_what_the_budget_says() {
+        let source = Synthetic::named("qwen3.6-35b-a3b:bf16").expect("a known shape");
+        let of = |head: &DraftHead| {
+            let round = round(source.spec(), &source, &KvTypes::default(), head, 0, 1).expect("a sound spec");
+            round.draft.iter().map(|entry| entry.bytes).sum::<u64>()
+        };
+        let budget = |draft_head| {
+            let options = LoadOptions { mtp: true, draft_head, ..LoadOptions::default() };
+            let budget = Budget::of(source.spec(), &source, &options).expect("a sound spec");
+            (budget.read_per_draft(0).expect("there is an MTP head").total(), budget.mtp_weights.total())
+        };
+        let own = DraftHead::default();
+        for (format, tokens) in [
+            (Some(DraftFormat::Nvfp4), None),
+            (Some(DraftFormat::Fp8), None),
+            (None, Some(32_768)),
+            (Some(DraftFormat::Nvfp4), Some(32_768)),
+        ] {
+            let head = DraftHead::sized(format, tokens);
+            let saved = of(&own) - of(&head);
+            assert_eq!(saved, budget(own.clone()).0 - budget(head.clone()).0, "{head:?}");
+            assert!(saved > 300 << 20, "{head:?} saves {saved}");
+            assert!(budget(head).1 > budget(own.clone()).1, "it takes memory of its own");
+        }
+        // By hand: 248320 rows of 2048 numbers, of two bytes each or of nine per 16.
+        let (read, _) = budget(DraftHead::sized(Some(DraftFormat::Nvfp4), None));
+        assert_eq!(budget(own).0 - read, 248_320 * 2048 * 2 - (248_320 * 2048 / 16 * 9 + 4));
+    }
+
+    #[test]
     fn drafts_without_a_head_and_unknown_machines_are_refused() {
         let source = Synthetic::named("tiny").expect("a known shape");
         let mut spec = source.spec().clone();
         spec.mtp = None;
-        assert!(matches!(round(&spec, &source, KvType::Bf16, 0, 1), Err(ModelError::NoMtp)));
+        assert!(matches!(
+            round(&spec, &source, &KvTypes::default(), &DraftHead::default(), 0, 1),
+            Err(ModelError::NoMtp)
+        ));
         let error = Machine::named("gb11").expect_err("there is none").to_string();
         assert!(error.contains("gb10 or h200") && error.contains("gb11"), "{error}");
     }

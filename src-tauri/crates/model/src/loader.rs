@@ -2,6 +2,7 @@
 //! when the memory is planned, and before that, without reading, to plan it.
 
 use crate::ModelError;
+use crate::draft_head::{self, DraftWeights};
 use crate::error::at;
 use crate::family::{Names, Place};
 use crate::feed::{Feed, Prepared, head, refuse_non_numbers};
@@ -51,8 +52,24 @@ impl Loader<'_> {
             if self.spec.tied_head { None } else { Some(self.matrix(&self.names.head(), vocab, hidden)?) };
         let final_norm = self.norm(&self.names.final_norm(), hidden, self.spec.norm_offset)?;
         let mtp = self.spec.mtp.as_ref().map(|mtp| self.mtp(mtp)).transpose()?;
+        let draft = self.draft_head(head.as_ref().unwrap_or(&embedding))?;
         done(self.spec.layers.len() + 2);
-        Ok(Weights { embedding, layers, final_norm, head, mtp })
+        Ok(Weights { embedding, layers, final_norm, head, mtp, draft })
+    }
+
+    /// The head for drafts, made of the model's own where it lies.
+    fn draft_head(&self, own: &Weight) -> Result<Option<DraftWeights>, ModelError> {
+        if !draft_head::wanted(self.spec, self.options) {
+            return Ok(None);
+        }
+        let wish = &self.options.draft_head;
+        let head = self.ops.draft_head(own, &wish.ids(self.spec), wish.made_in(own.format));
+        let places = wish.places(self.spec).map(|places| {
+            let bytes: Vec<u8> = places.iter().flat_map(|place| place.to_le_bytes()).collect();
+            self.ops.upload(DType::U32, &bytes, DType::U32, &[self.spec.vocab])
+        });
+        let places = places.transpose().map_err(at("draft head"))?;
+        Ok(Some(DraftWeights { head: head.map_err(at("draft head"))?, places }))
     }
 
     fn mtp(&self, mtp: &Mtp) -> Result<MtpWeights, ModelError> {
@@ -89,7 +106,7 @@ impl Loader<'_> {
         let hidden = self.spec.hidden;
         let matrix = |m, rows, cols| self.matrix(&self.names.matrix(place, m, 0), rows, cols);
         let norm = |vector| self.norm(&self.names.vector(place, vector), a.head_dim, self.spec.norm_offset);
-        let format = self.options.kv.format();
+        let format = self.options.kv.of(self.spec, place).format();
         let pages = format.shape(self.options.pages(), PAGE_LEN, a.kv_heads, a.head_dim);
         let cache = || self.ops.zeros(format.dtype(), &pages).map_err(at(format!("{place}: KV")));
         Ok(AttentionWeights {

@@ -103,6 +103,7 @@ fn describe(
         spec.mtp = None;
     }
     options.check(&spec)?;
+    let spec = spec.stretched(options.context)?;
     let names = family::names(&spec);
     let budget = Budget::of(&spec, &FromSource(checkpoint), options)?;
     Ok((spec, names, budget))

@@ -1,64 +1,11 @@
 //! What a caller decides about a model before it is loaded, and how loading reports itself.
 
-use crate::ModelError;
-use crate::spec::{Layer, Mixer, ModelSpec};
-use hearth_kernels::ops::KvFormat;
-use serde::{Deserialize, Serialize};
+use crate::draft_head::DraftHead;
+use crate::kv::KvTypes;
+use crate::{ModelError, ModelSpec};
 
 /// Positions in one page of KV.
 pub const PAGE_LEN: usize = 64;
-
-/// How keys and values are kept. Fewer bytes make long contexts faster and round more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KvType {
-    /// bfloat16.
-    #[default]
-    Bf16,
-    /// IEEE binary32: twice the bytes, no rounding.
-    F32,
-    /// E4M3 without a scale: half of bfloat16's bytes.
-    Fp8,
-    /// E2M1 with a scale per 16 numbers: 9/32 of bfloat16's bytes. Head sizes that are multiples of 16 only.
-    Nvfp4,
-}
-
-impl KvType {
-    /// All of them, as the command line names them.
-    pub const ALL: [KvType; 4] = [KvType::Bf16, KvType::F32, KvType::Fp8, KvType::Nvfp4];
-
-    /// The kernels' name of it.
-    pub fn format(self) -> KvFormat {
-        match self {
-            KvType::Bf16 => KvFormat::Bf16,
-            KvType::F32 => KvFormat::F32,
-            KvType::Fp8 => KvFormat::Fp8,
-            KvType::Nvfp4 => KvFormat::Nvfp4,
-        }
-    }
-
-    /// The word used on the command line and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            KvType::Bf16 => "bf16",
-            KvType::F32 => "f32",
-            KvType::Fp8 => "fp8",
-            KvType::Nvfp4 => "nvfp4",
-        }
-    }
-}
-
-impl std::str::FromStr for KvType {
-    type Err = ModelError;
-
-    fn from_str(text: &str) -> Result<Self, ModelError> {
-        KvType::ALL.into_iter().find(|kv| kv.name() == text).ok_or_else(|| ModelError::Option {
-            option: "kv",
-            expected: "bf16, f32, fp8 or nvfp4".to_owned(),
-            found: text.chars().take(40).collect(),
-        })
-    }
-}
 
 /// What a model may take of a memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,17 +26,19 @@ impl MemoryLimit {
 /// How a model is to be loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Longest context of a sequence, tokens; at most the model's own.
+    /// Longest context of a sequence, tokens. Beyond the model's own, positions are stretched: `ModelSpec::stretched`.
     pub context: usize,
     /// Sequences held at the same time, each with its recurrent state and a context of KV.
     pub slots: usize,
     /// Recurrent states held beside those of the slots: for drafts that may be rejected, and for prefixes that are kept.
     /// They are the slots from `slots` on.
     pub snapshots: usize,
-    /// How keys and values are kept.
-    pub kv: KvType,
+    /// How keys and values are kept, layer by layer.
+    pub kv: KvTypes,
     /// Load the MTP head, if the model has one.
     pub mtp: bool,
+    /// Which head the MTP head's drafts are proposed with.
+    pub draft_head: DraftHead,
     /// Prefill with decode's arithmetic; whoever builds a `Pass` copies it there.
     pub exact: bool,
     /// Most rows of one pass: the chunk of prefill.
@@ -104,8 +53,9 @@ impl Default for LoadOptions {
             context: 4096,
             slots: 1,
             snapshots: 0,
-            kv: KvType::default(),
+            kv: KvTypes::default(),
             mtp: false,
+            draft_head: DraftHead::default(),
             exact: false,
             max_rows: 512,
             memory_limit: None,
@@ -146,7 +96,11 @@ impl LoadOptions {
                 found: value.to_string(),
             })
         };
-        within("context", self.context, spec.context)?;
+        // Positions are exact in f32 up to here.
+        within("context", self.context, 1 << 24)?;
+        if self.context > spec.longest() {
+            return Err(spec.beyond(self.context));
+        }
         within("max-requests", self.slots, 4096)?;
         within("chunk", self.max_rows, 65_536)?;
         if self.snapshots > 65_536 {
@@ -156,21 +110,8 @@ impl LoadOptions {
                 found: self.snapshots.to_string(),
             });
         }
-        let layers = spec.layers.iter().chain(spec.mtp.as_ref().map(|mtp| &mtp.layer));
-        for Layer { mixer, .. } in layers {
-            if let Mixer::FullAttention(a) = mixer
-                && self.kv.format().check("kv", a.head_dim).is_err()
-            {
-                return Err(ModelError::Option {
-                    option: "kv",
-                    expected: format!(
-                        "bf16, f32 or fp8 for heads of {}: nvfp4 needs a multiple of 16",
-                        a.head_dim
-                    ),
-                    found: self.kv.name().to_owned(),
-                });
-            }
-        }
+        self.kv.check(spec)?;
+        self.draft_head.check(spec)?;
         if u32::try_from(self.pages()).is_err() {
             return Err(ModelError::Option {
                 option: "context",

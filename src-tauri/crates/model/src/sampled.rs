@@ -186,15 +186,16 @@ impl Model {
             return Ok(());
         }
         let ops = self.ops.clone();
-        let (head, s) = (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
-        let most = s.picked.shape[0];
-        let hidden = match &s.mtp {
-            Some(mtp) if self.wanted.mtp => &mtp.last,
-            _ => &s.last,
-        };
-        let rows = self.wanted.rows.chunks(most).nth(block).unwrap_or_default();
+        let most = self.scratch.picked.shape[0];
+        let rows = self.wanted.rows.chunks(most).nth(block).unwrap_or_default().to_vec();
         let first_pick = self.wanted.first_pick + block * most;
-        launch_head(ops.as_ref(), head, hidden, first_pick, rows, &mut s.picked, &mut s.logits)?;
+        if self.wanted.mtp {
+            self.launch_draft_head(ops.as_ref(), first_pick, &rows)?;
+        } else {
+            let (head, s) =
+                (self.weights.head.as_ref().unwrap_or(&self.weights.embedding), &mut self.scratch);
+            launch_head(ops.as_ref(), head, &s.last, first_pick, &rows, &mut s.picked, &mut s.logits)?;
+        }
         self.wanted.block = Some(block);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The activations of a pass, allocated once for the largest pass. Used by `forward`; counted by `budget`.
 
 use crate::ModelError;
+use crate::draft_head;
 use crate::error::at;
 use crate::options::LoadOptions;
 use crate::spec::{Ffn, Layer, Mixer, ModelSpec};
@@ -92,10 +93,17 @@ impl Widths {
     }
 }
 
+/// Logits of a draft where they are not those of all tokens; else none.
+fn drafted(spec: &ModelSpec, options: &LoadOptions) -> usize {
+    let some = options.draft_head.tokens.as_ref().filter(|_| draft_head::wanted(spec, options));
+    some.map_or(0, |tokens| tokens.len())
+}
+
 /// Bytes that [`Scratch::allocate`] takes.
 pub(crate) fn bytes(spec: &ModelSpec, options: &LoadOptions) -> Result<u64, ModelError> {
     let per_row = Widths::of(spec, options.mtp)?.per_row() as u64;
-    let head = (options.head_rows() as u64).saturating_mul((spec.hidden + spec.vocab) as u64);
+    let head = (spec.hidden + spec.vocab + drafted(spec, options)) as u64;
+    let head = (options.head_rows() as u64).saturating_mul(head);
     Ok((options.max_rows as u64).saturating_mul(per_row).saturating_add(head).saturating_mul(4))
 }
 
@@ -124,6 +132,8 @@ pub(crate) struct Scratch {
     pub picked: Tensor,
     /// `[head_rows, vocab]`.
     pub logits: Tensor,
+    /// `[head_rows, tokens]`: logits of the tokens that drafts are chosen from, where those are not all.
+    pub drafted: Tensor,
     pub mtp: Option<MtpScratch>,
 }
 
@@ -182,6 +192,7 @@ impl Scratch {
             inner: tensor(w.inter)?,
             picked: head(w.hidden)?,
             logits: head(spec.vocab)?,
+            drafted: head(drafted(spec, options))?,
             mtp,
         })
     }

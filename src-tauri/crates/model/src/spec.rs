@@ -1,6 +1,7 @@
 //! One description of a model, used three times: `forward` runs it, `budget` sizes it, the desktop predicts with it.
 //! A plain list of layers, each a mixer and an ffn with the numbers that vary. Made by `family::read`.
 
+use crate::yarn::Yarn;
 use hearth_kernels::ops::{AttentionShape, GdnShape};
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +16,10 @@ pub struct ModelSpec {
     pub hidden: usize,
     /// Rows of the embedding and of the head.
     pub vocab: usize,
-    /// Longest context the model was made for, tokens.
+    /// Longest context without a change to the model, tokens.
     pub context: usize,
+    /// How many times further its rotary positions may be stretched when that is asked for; 1: not at all.
+    pub reach: usize,
     /// Added to the mean square in every norm.
     pub eps: f32,
     /// Added to the weight of layer norms: 1 where they are stored zero-centred.
@@ -74,6 +77,8 @@ pub struct Attention {
     pub rope_dims: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f32,
+    /// Rotation stretched beyond the trained context; None: as trained.
+    pub yarn: Option<Yarn>,
     /// True: the q projection also yields a gate, and the output is multiplied by its sigmoid.
     pub gated: bool,
 }
@@ -87,6 +92,7 @@ impl Attention {
             head_dim: self.head_dim,
             rope_dims: self.rope_dims,
             rope_theta: self.rope_theta,
+            yarn: self.yarn.map(|yarn| yarn.rotation(self.rope_dims, self.rope_theta)),
             scale: (self.head_dim as f32).powf(-0.5),
             gated: self.gated,
         }

@@ -1,5 +1,6 @@
 //! The weights of a model on the device, with the state that belongs to each layer. Built by `loader`, run by `forward`.
 
+use crate::draft_head::DraftWeights;
 use crate::spec::{Attention, GatedDeltaNet, Moe};
 use hearth_kernels::ops::{Experts, GdnGates, KvLayer, Norm};
 use hearth_kernels::{Tensor, Weight};
@@ -79,6 +80,8 @@ pub(crate) struct Weights {
     /// None: the head is the embedding.
     pub head: Option<Weight>,
     pub mtp: Option<MtpWeights>,
+    /// None: drafts are proposed with the model's own head.
+    pub draft: Option<DraftWeights>,
 }
 
 impl LayerWeights {
@@ -107,7 +110,9 @@ impl Weights {
     pub(crate) fn matrix_bytes(&self) -> u64 {
         let layers = self.layers.iter().chain(self.mtp.iter().map(|mtp| &mtp.layer));
         let inner = layers.flat_map(LayerWeights::matrices).map(|w| w.bytes as u64).sum::<u64>();
-        let outer = [Some(&self.embedding), self.head.as_ref(), self.mtp.as_ref().map(|mtp| &mtp.join)];
+        let (join, draft) =
+            (self.mtp.as_ref().map(|mtp| &mtp.join), self.draft.as_ref().map(|draft| &draft.head));
+        let outer = [Some(&self.embedding), self.head.as_ref(), join, draft];
         inner + outer.into_iter().flatten().map(|w| w.bytes as u64).sum::<u64>()
     }
 }

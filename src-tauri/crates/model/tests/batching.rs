@@ -3,7 +3,7 @@
 mod common;
 
 use common::{load, options, pages, pass, run, same_bits, segment, step};
-use hearth_model::{KvType, LoadOptions, Model, PAGE_LEN};
+use hearth_model::{LoadOptions, Model, PAGE_LEN};
 
 const FAMILIES: [&str; 4] = ["qwen3_5_moe", "qwen3_5", "qwen3_5_moe_nvfp4_ct", "qwen3_5_moe_modelopt_mixed"];
 
@@ -15,8 +15,8 @@ fn prompt(seed: u32, len: usize) -> Vec<u32> {
 #[test]
 fn chunks_of_1_7_64_and_4096_compute_the_same_bits() {
     for family in FAMILIES {
-        for kv in KvType::ALL {
-            let mut model = load(family, LoadOptions { kv, ..options() });
+        for kv in ["bf16", "f32", "fp8", "nvfp4", "nvfp4:3=fp8:mtp=bf16"] {
+            let mut model = load(family, LoadOptions { kv: kv.parse().unwrap(), ..options() });
             let ids = prompt(5, 150);
             let whole = run(&mut model, &ids, 4096);
             for chunk in [1, 7, 64] {

@@ -86,14 +86,22 @@ fn kv_of_the_35b_takes_20_kib_per_token_and_its_mtp_head_2_kib() {
     assert_eq!(budget.kv, 2 * 8192 * 22 * 1024);
     assert_eq!(budget.read_per_token(1000).kv, 1000 * 20 * 1024);
 
-    let (_, wide) = budget_of(REDHAT, &LoadOptions { kv: KvType::F32, mtp: false, ..options() });
+    let (_, wide) = budget_of(REDHAT, &LoadOptions { kv: KvType::F32.into(), mtp: false, ..options() });
     assert_eq!((wide.kv_per_token, wide.mtp_kv_per_token), (40 * 1024, 0));
-    let (_, narrow) = budget_of(REDHAT, &LoadOptions { kv: KvType::Fp8, ..options() });
+    let (_, narrow) = budget_of(REDHAT, &LoadOptions { kv: KvType::Fp8.into(), ..options() });
     assert_eq!((narrow.kv_per_token, narrow.mtp_kv_per_token), (10 * 1024, 1024));
     // Half a byte per number and a byte per sixteen.
-    let (_, least) = budget_of(REDHAT, &LoadOptions { kv: KvType::Nvfp4, ..options() });
+    let (_, least) = budget_of(REDHAT, &LoadOptions { kv: KvType::Nvfp4.into(), ..options() });
     assert_eq!((least.kv_per_token, least.mtp_kv_per_token), (5760, 576));
     assert_eq!(least.kv, 2 * 8192 * (5760 + 576));
+    // Two of ten layers, and then the MTP head, at four times what nine bytes in 32 are.
+    let mixed = |kv: &str| budget_of(REDHAT, &LoadOptions { kv: kv.parse().unwrap(), ..options() }).1;
+    let ends = mixed("nvfp4:ends=bf16");
+    assert_eq!((ends.kv_per_token, ends.mtp_kv_per_token), (8 * 576 + 2 * 2048, 576));
+    assert_eq!(ends.kv, 2 * 8192 * (8 * 576 + 2 * 2048 + 576));
+    assert_eq!(ends.read_per_token(1000).kv, 1000 * (8 * 576 + 2 * 2048));
+    let one = mixed("fp8:39=f32:mtp=bf16");
+    assert_eq!((one.kv_per_token, one.mtp_kv_per_token), (9 * 1024 + 4096, 2048));
 }
 
 #[test]
@@ -172,7 +180,7 @@ fn absurd_options_are_refused_and_large_ones_do_not_overflow() {
     let of = |options: LoadOptions| Budget::of(&spec, &formats, &options);
     for (option, wrong) in [
         ("context", LoadOptions { context: 0, ..options() }),
-        ("context", LoadOptions { context: 262_145, ..options() }),
+        ("context", LoadOptions { context: 1_048_577, ..options() }),
         ("max-requests", LoadOptions { slots: 0, ..options() }),
         ("max-requests", LoadOptions { slots: usize::MAX, ..options() }),
         ("chunk", LoadOptions { max_rows: 0, ..options() }),

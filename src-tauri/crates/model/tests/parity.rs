@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Fixture, best, close, load, options, pass, run, same_bits, segment, step, tapped};
-use hearth_model::{KvType, LoadOptions, Seed, Tap};
+use hearth_model::{LoadOptions, Seed, Tap};
 
 const HIDDEN: f32 = 1e-4;
 const LOGITS: f32 = 1e-3;
@@ -202,10 +202,10 @@ fn the_quantised_checkpoint_without_mtp_tensors_has_no_mtp_head() {
 }
 
 /// Logits of a fixture's prompt with a cache of `kv`: the largest and the mean distance to those with an f32 cache.
-fn distance(family: &str, kv: KvType) -> (f32, f32) {
+fn distance(family: &str, kv: &str) -> (f32, f32) {
     let fixture = Fixture::read(family);
     let exact = fixture.floats("logits");
-    let mut model = load(family, LoadOptions { kv, ..options() });
+    let mut model = load(family, LoadOptions { kv: kv.parse().expect("a type"), ..options() });
     let logits = run(&mut model, fixture.ids("input_ids"), 64);
     let far = |(a, b): (&f32, &f32)| (a - b).abs();
     assert!(logits.iter().all(|x| x.is_finite()));
@@ -219,11 +219,28 @@ fn narrow_kv_moves_the_logits_by_its_rounding_and_no_more() {
     // largest; the distances stand in that order, 16 and then 4 times apart. In the mixture a row may take another expert
     // than with f32 (logits are then up to 1 apart), so only its mean says something.
     for (kv, dense_most, dense_mean, mixture_mean) in
-        [(KvType::Bf16, 5e-3, 4e-4, 1e-3), (KvType::Fp8, 5e-2, 6e-3, 4e-2), (KvType::Nvfp4, 0.25, 2e-2, 9e-2)]
+        [("bf16", 5e-3, 4e-4, 1e-3), ("fp8", 5e-2, 6e-3, 4e-2), ("nvfp4", 0.25, 2e-2, 9e-2)]
     {
         let (most, mean) = distance("qwen3_5", kv);
         assert!(most < dense_most && mean < dense_mean, "dense, {kv:?}: {most} at most, {mean} on average");
         let (_, mean) = distance("qwen3_5_moe", kv);
         assert!(mean < mixture_mean, "mixture, {kv:?}: {mean} on average");
     }
+}
+
+/// Two attention layers, 3 and 7, in the mixture, one in the dense model.
+#[test]
+fn layers_that_keep_more_bits_move_the_logits_less() {
+    let mean = |kv| distance("qwen3_5_moe", kv).1;
+    let [all, ends, first] = ["nvfp4", "nvfp4:ends=bf16", "nvfp4:first=bf16"].map(mean);
+    assert!(ends < first && first < all, "{ends}, {first}, {all}");
+    let same = |kv: &str, other: &str| {
+        let ids = Fixture::read("qwen3_5_moe").ids("input_ids").to_vec();
+        let logits = |kv: &str| {
+            run(&mut load("qwen3_5_moe", LoadOptions { kv: kv.parse().unwrap(), ..options() }), &ids, 64)
+        };
+        same_bits(&format!("{kv} and {other}"), &logits(kv), &logits(other));
+    };
+    same("nvfp4:ends=bf16", "bf16");
+    same("fp8:3=nvfp4:7=bf16", "bf16:first=nvfp4");
 }

@@ -9,7 +9,7 @@ use hearth_checkpoint::Checkpoint;
 use hearth_kernels::sample::SampleRow;
 use hearth_kernels::{Device, Ops};
 use hearth_model::synthetic::Synthetic;
-use hearth_model::{KvType, LoadOptions, LoadStage, MemoryLimit, Model, Seed, WeightSource};
+use hearth_model::{DraftFormat, DraftHead, LoadOptions, LoadStage, MemoryLimit, Model, Seed, WeightSource};
 use std::sync::Arc;
 
 fn emulated() -> Arc<dyn Ops> {
@@ -26,10 +26,25 @@ fn a_load_takes_what_was_planned_to_the_byte() {
     for name in ["tiny:fp8", "tiny:bf16"] {
         sources.push((name.to_owned(), Box::new(Synthetic::named(name).unwrap())));
     }
-    let kinds = [(KvType::Bf16, false), (KvType::Fp8, true), (KvType::Nvfp4, false), (KvType::F32, true)];
-    for ((name, source), (kv, mtp)) in sources.iter().zip(kinds.into_iter().cycle()) {
+    let kinds = [("bf16", false), ("fp8:ends=bf16", true), ("nvfp4:mtp=f32:ends=fp8", false), ("f32", true)];
+    // Those of odd turns have an MTP head.
+    let heads = [
+        DraftHead::sized(Some(DraftFormat::Nvfp4), None),
+        DraftHead::sized(None, Some(100)),
+        DraftHead::sized(Some(DraftFormat::Fp8), Some(77)),
+    ];
+    for (i, ((name, source), (kv, mtp))) in sources.iter().zip(kinds.into_iter().cycle()).enumerate() {
         let ops = emulated();
-        let options = LoadOptions { context: 200, slots: 3, max_rows: 40, kv, mtp, ..options() };
+        let draft_head = heads[i / 2 % heads.len()].clone();
+        let options = LoadOptions {
+            context: 200,
+            slots: 3,
+            max_rows: 40,
+            kv: kv.parse().unwrap(),
+            mtp,
+            draft_head,
+            ..options()
+        };
         let plan = Model::plan(source.as_ref(), &ops, &options).unwrap();
         let model = Model::load(source.as_ref(), ops.clone(), options, &mut |_| {}).unwrap();
         let taken = ops.memory().unwrap().taken();

@@ -169,6 +169,45 @@ fn impossible_rotary_numbers_are_refused() {
 }
 
 #[test]
+fn yarn_is_read_nested_and_flat_and_its_impossible_numbers_are_refused() {
+    let mut nested = text();
+    for (key, value) in [("rope_type", json!("yarn")), ("factor", json!(4.0))] {
+        nested["rope_parameters"][key] = value;
+    }
+    let mut flat = text();
+    flat.as_object_mut().unwrap().remove("rope_parameters");
+    for (key, value) in [("rope_theta", json!(1e7)), ("rope_scaling", json!({"type": "yarn", "factor": 4.0}))]
+    {
+        flat[key] = value;
+    }
+    let spec = family::read(&nested).unwrap();
+    assert_eq!((spec.context, spec.longest()), (1_048_576, 1_048_576));
+    assert_eq!(spec.yarn().map(|yarn| (yarn.factor, yarn.original)), Some((4.0, 262_144)));
+    assert_eq!(family::read(&flat).unwrap(), spec);
+    for (field, value) in [
+        ("factor", json!(0.5)),
+        ("factor", json!("4")),
+        ("factor", json!(1e9)),
+        ("original_max_position_embeddings", json!(0)),
+        ("original_max_position_embeddings", json!(100)),
+        ("beta_fast", json!(0)),
+        ("beta_slow", json!(-1)),
+        ("attention_factor", json!(0)),
+        ("mscale", json!("big")),
+        ("truncate", json!("no")),
+    ] {
+        let mut config = nested.clone();
+        // Without a factor of its own the config's is context / original.
+        if field == "original_max_position_embeddings" {
+            config["rope_parameters"].as_object_mut().unwrap().remove("factor");
+        }
+        config["rope_parameters"][field] = value.clone();
+        let error = family::read(&config).unwrap_err();
+        assert_eq!(error.code(), "model_config_invalid", "{field} = {value}: {error}");
+    }
+}
+
+#[test]
 fn features_without_code_are_refused_rather_than_ignored() {
     for (field, value) in [
         ("hidden_act", json!("gelu")),
@@ -176,8 +215,9 @@ fn features_without_code_are_refused_rather_than_ignored() {
         ("mlp_only_layers", json!([0])),
         ("mtp_use_dedicated_embeddings", json!(true)),
         ("mtp_num_hidden_layers", json!(3)),
-        ("rope_parameters", json!({"rope_type": "yarn", "rope_theta": 1e7, "factor": 4.0})),
-        ("rope_scaling", json!({"type": "yarn", "factor": 4.0})),
+        ("rope_parameters", json!({"rope_type": "longrope", "rope_theta": 1e7, "factor": 4.0})),
+        ("rope_parameters", json!({"rope_type": 4, "rope_theta": 1e7})),
+        ("rope_scaling", json!({"type": "dynamic", "factor": 4.0})),
     ] {
         let mut config = text();
         config[field] = value.clone();

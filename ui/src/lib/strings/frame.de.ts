@@ -79,6 +79,7 @@ export const frameGerman: Translation<typeof frame> = {
   model: {
     demonstration: "Vorführmodell",
     context: (length) => `${length} Kontext`,
+    stretched: "YaRN",
     exact: "exakt",
     none: "kein Modell",
   },

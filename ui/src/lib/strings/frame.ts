@@ -80,6 +80,7 @@ export const frame = {
   model: {
     demonstration: "demonstration model",
     context: (length: string) => `${length} context`,
+    stretched: "YaRN",
     exact: "exact",
     none: "no model",
   },

@@ -26,7 +26,11 @@ family: string,
  */
 context: number, 
 /**
- * How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
+ * By how much its rotary positions are stretched beyond the trained context (YaRN); null: not at all.
+ */
+stretch: number | null, 
+/**
+ * How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`, and which layers differ, as in `nvfp4:ends=bf16`.
  */
 kv: string, 
 /**
@@ -45,6 +49,11 @@ exact: boolean,
  * Most tokens drafted per round: `auto`, or a number; null for a model that drafts none.
  */
 mtp_depth: string | null, 
+/**
+ * The head that drafts are proposed with: `full`, `fp8`, `nvfp4`, a number of tokens, or both as in `nvfp4:32768`; null
+ * for a model without an MTP head.
+ */
+draft_head: string | null, 
 /**
  * Prefill rounds activations to NVFP4 for the FP4 tensor cores.
  */

@@ -30,6 +30,10 @@ fault: Fault | null,
  */
 bytes: number, 
 /**
- * Largest context, tokens.
+ * The model's own longest context, tokens.
  */
-max_context: number | null, };
+max_context: number | null, 
+/**
+ * Longest context that can be asked for, tokens: beyond the model's own, its positions are stretched (YaRN).
+ */
+longest_context: number | null, };

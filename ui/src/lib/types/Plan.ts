@@ -44,11 +44,19 @@ roof: number | null,
  */
 decode_tok_s_ceiling: number | null, 
 /**
- * The model's own longest context, tokens.
+ * Longest context that can be asked for, tokens.
  */
 max_context: number, 
 /**
- * What other contexts would need, shortest first: 8K, 16K ... and the model's own.
+ * The model's own longest context, tokens; beyond it its positions are stretched (YaRN).
+ */
+native_context: number, 
+/**
+ * By how much they are stretched for this context; null: not at all.
+ */
+stretch: number | null, 
+/**
+ * What other contexts would need, shortest first: 8K, 16K ..., the model's own, and the longest.
  */
 contexts: Array<ContextNeed>, 
 /**

@@ -18,13 +18,17 @@ context: number | null,
  */
 max_requests: number, 
 /**
- * How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
+ * How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`, and which layers differ, as in `nvfp4:ends=bf16`.
  */
 kv: string, 
 /**
  * Tokens drafted per round by the model's own MTP head: `auto`, or 0 to 5.
  */
 mtp_depth: string, 
+/**
+ * The head that drafts are proposed with: `full`, `fp8`, `nvfp4`, a number of tokens, or both as in `nvfp4:32768`.
+ */
+draft_head: string, 
 /**
  * Prefill in decode's arithmetic.
  */

@@ -10,6 +10,7 @@ impl Default for Profile {
             max_requests: 4,
             kv: "bf16".into(),
             mtp_depth: "auto".into(),
+            draft_head: "full".into(),
             exact: false,
             fp4_activations: false,
             max_waiting: 64,

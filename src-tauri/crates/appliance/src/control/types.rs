@@ -40,10 +40,12 @@ pub struct Profile {
     pub context: Option<u32>,
     /// Requests served at once.
     pub max_requests: u32,
-    /// How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`.
+    /// How keys and values are kept: `bf16`, `f32`, `fp8` or `nvfp4`, and which layers differ, as in `nvfp4:ends=bf16`.
     pub kv: String,
     /// Tokens drafted per round by the model's own MTP head: `auto`, or 0 to 5.
     pub mtp_depth: String,
+    /// The head that drafts are proposed with: `full`, `fp8`, `nvfp4`, a number of tokens, or both as in `nvfp4:32768`.
+    pub draft_head: String,
     /// Prefill in decode's arithmetic.
     pub exact: bool,
     /// Prefill on the FP4 tensor cores of a GB10, with activations rounded to NVFP4; not with `exact`.
@@ -161,8 +163,10 @@ pub struct ModelCard {
     pub fault: Option<Fault>,
     /// Bytes on disk.
     pub bytes: f64,
-    /// Largest context, tokens.
+    /// The model's own longest context, tokens.
     pub max_context: Option<u32>,
+    /// Longest context that can be asked for, tokens: beyond the model's own, its positions are stretched (YaRN).
+    pub longest_context: Option<u32>,
 }
 
 /// Something the person should know, without being asked.
@@ -327,9 +331,13 @@ pub struct Plan {
     pub roof: Option<f64>,
     /// Roof / bytes per token; null without a measured roof.
     pub decode_tok_s_ceiling: Option<f64>,
-    /// The model's own longest context, tokens.
+    /// Longest context that can be asked for, tokens.
     pub max_context: u32,
-    /// What other contexts would need, shortest first: 8K, 16K ... and the model's own.
+    /// The model's own longest context, tokens; beyond it its positions are stretched (YaRN).
+    pub native_context: u32,
+    /// By how much they are stretched for this context; null: not at all.
+    pub stretch: Option<u32>,
+    /// What other contexts would need, shortest first: 8K, 16K ..., the model's own, and the longest.
     pub contexts: Vec<ContextNeed>,
     /// Weights of a GGUF file that take more in memory than in the file; null if none do.
     pub expanded: Option<ExpandedWeights>,

@@ -434,7 +434,8 @@ impl Drive {
 
 /// Profiles that load alike.
 fn key(profile: &Profile) -> String {
-    format!("{} {:?} {} {}", profile.model, profile.context, profile.max_requests, profile.kv)
+    let Profile { model, context, max_requests, kv, draft_head, .. } = profile;
+    format!("{model} {context:?} {max_requests} {kv} {draft_head}")
 }
 
 /// A fault as it reads once nothing is tried any more: the ones that promise another start say what to do instead.

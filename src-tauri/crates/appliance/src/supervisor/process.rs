@@ -56,7 +56,7 @@ impl EngineProcess {
         let mut command = Command::new(program);
         command.arg("serve").arg("--uds").arg(socket);
         command.args(["--max-requests", &profile.max_requests.to_string(), "--kv", &profile.kv]);
-        command.args(["--mtp-depth", &profile.mtp_depth]);
+        command.args(["--mtp-depth", &profile.mtp_depth, "--draft-head", &profile.draft_head]);
         if let Some(context) = profile.context {
             command.args(["--context", &context.to_string()]);
         }

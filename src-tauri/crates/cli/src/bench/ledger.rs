@@ -3,9 +3,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
+use hearth_engine::DraftWish;
 use hearth_model::{
-    KvType, ModelError, ModelSpec, family,
+    KvTypes, ModelError, ModelSpec, family,
     formats::Formats,
     ledger::{self, Entry, Machine, Round},
 };
@@ -23,17 +24,19 @@ pub fn run(args: &Args, machine: &str, json: bool) -> anyhow::Result<ExitCode> {
     let machine = Machine::named(machine).map_err(with_next_step)?;
     let (context, acceptance) = (args.context, args.acceptance);
     ensure!((0.0..=1.0).contains(&acceptance), "--acceptance should be 0 to 1, found {acceptance}");
-    let kv: KvType = args.kv.parse().map_err(with_next_step)?;
+    let kv: KvTypes = args.kv.parse().map_err(with_next_step)?;
+    let wish: DraftWish =
+        args.draft_head.parse().map_err(|error: String| anyhow!("--draft-head: {error}"))?;
     let (name, rounds) = match (&args.synthetic, &args.model) {
         (Some(shape), _) => {
             let source = invented(args, shape)?;
-            (source.name().to_owned(), rounds(source.spec(), &source, kv, context)?)
+            (source.name().to_owned(), rounds(source.spec(), &source, (&kv, wish), context)?)
         }
         (None, model) => {
             let checkpoint = open(model.as_deref().unwrap_or_default())?;
             let mut spec = family::read(checkpoint.config()).map_err(with_next_step)?;
             family::settle(&mut spec, &|tensor| checkpoint.contains(tensor));
-            (checkpoint.name().to_owned(), rounds(&spec, checkpoint.outline(), kv, context)?)
+            (checkpoint.name().to_owned(), rounds(&spec, checkpoint.outline(), (&kv, wish), context)?)
         }
     };
     let text = if json {
@@ -46,10 +49,16 @@ pub fn run(args: &Args, machine: &str, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Rounds of 0 to 3 drafts; only the first if the model has no head to draft with.
-fn rounds(spec: &ModelSpec, formats: &dyn Formats, kv: KvType, context: usize) -> anyhow::Result<Vec<Round>> {
+fn rounds(
+    spec: &ModelSpec,
+    formats: &dyn Formats,
+    (kv, wish): (&KvTypes, DraftWish),
+    context: usize,
+) -> anyhow::Result<Vec<Round>> {
+    let head = wish.sized(spec.vocab);
     let mut all = Vec::new();
     for drafts in 0..=DRAFTS {
-        match ledger::round(spec, formats, kv, context, drafts) {
+        match ledger::round(spec, formats, kv, &head, context, drafts) {
             Ok(round) => all.push(round),
             Err(ModelError::NoMtp) => break,
             Err(error) => return Err(with_next_step(error)),

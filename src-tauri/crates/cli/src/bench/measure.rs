@@ -14,7 +14,7 @@ use hearth_kernels::{
     },
     ops::{Pass, Segment},
 };
-use hearth_model::{Budget, KvType, LoadOptions, Model, ModelError, WeightSource, family, formats::Formats};
+use hearth_model::{Budget, KvTypes, LoadOptions, Model, ModelError, WeightSource, family, formats::Formats};
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -31,8 +31,8 @@ pub struct Plan {
     pub sequences: usize,
     /// Measurements of prefill.
     pub repeat: usize,
-    /// Element type of the KV cache.
-    pub kv: KvType,
+    /// How keys and values are kept.
+    pub kv: KvTypes,
     /// Prefill on the FP4 tensor cores.
     pub fp4_activations: bool,
     /// Threads; None: all.
@@ -66,8 +66,8 @@ pub struct Speed {
 
 impl Plan {
     /// Name of the KV type, as it is given.
-    pub fn kv_name(&self) -> &'static str {
-        self.kv.name()
+    pub fn kv_name(&self) -> String {
+        self.kv.to_string()
     }
 }
 
@@ -76,8 +76,9 @@ fn options(plan: &Plan) -> LoadOptions {
         context: plan.prompt + plan.decode + 1,
         slots: plan.sequences,
         snapshots: 0,
-        kv: plan.kv,
+        kv: plan.kv.clone(),
         mtp: false,
+        draft_head: Default::default(),
         exact: false,
         max_rows: plan.chunk.max(plan.sequences),
         memory_limit: None,

@@ -99,7 +99,7 @@ impl Report {
             ("threads", speed.threads.to_string()),
             ("simd", if speed.device == "cpu" { plan.simd.name().to_owned() } else { self.device() }),
             ("model", model.replace(',', " ")),
-            ("kv", plan.kv_name().to_owned()),
+            ("kv", plan.kv_name()),
             ("context", plan.prompt.to_string()),
             ("chunk", plan.chunk.to_string()),
             ("sequences", plan.sequences.to_string()),

@@ -18,7 +18,7 @@ use hearth_kernels::{
     sample::SampleRow,
 };
 use hearth_model::{
-    KvType, LoadOptions, Model,
+    DraftHead, KvTypes, LoadOptions, Model,
     ledger::{self, Entry},
     synthetic::Synthetic,
 };
@@ -37,8 +37,8 @@ pub struct Plan {
     pub widths: Vec<usize>,
     /// Most rows of prefill computed at once.
     pub chunk: usize,
-    /// Type of the cache.
-    pub kv: KvType,
+    /// How the cache is kept.
+    pub kv: KvTypes,
     /// Time single ops as well.
     pub ops: bool,
 }
@@ -102,8 +102,9 @@ pub fn sweep(
         // One sequence may use all pages; the others decode at short contexts.
         slots,
         snapshots: 0,
-        kv: plan.kv,
+        kv: plan.kv.clone(),
         mtp: false,
+        draft_head: Default::default(),
         exact: false,
         max_rows: plan.chunk.max(slots),
         memory_limit: None,
@@ -132,7 +133,7 @@ pub fn sweep(
         let widths = if i == 0 { &plan.widths[..] } else { &plan.widths[..1] };
         for &width in widths {
             let pass = decode_pass(&model, context, width);
-            let entries = entries(&source, plan.kv, context, width)?;
+            let entries = entries(&source, &plan.kv, context, width)?;
             let bytes = entries.iter().map(|entry| entry.bytes).sum();
             let (seconds, wall) = time(&mut model, &pass)?;
             let rate = Some(width as f64 / wall.unwrap_or(seconds));
@@ -216,12 +217,15 @@ fn by_op(
 }
 
 /// What the ledger says of a step.
-fn entries(source: &Synthetic, kv: KvType, context: usize, width: usize) -> anyhow::Result<Vec<Entry>> {
+fn entries(source: &Synthetic, kv: &KvTypes, context: usize, width: usize) -> anyhow::Result<Vec<Entry>> {
+    let own = DraftHead::default();
     // Rows of several sequences touch as many experts as rows of one; each has a state and a context of its own.
-    let mut entries = ledger::round(source.spec(), source, kv, context, 0).map_err(with_next_step)?.verify;
+    let mut entries =
+        ledger::round(source.spec(), source, kv, &own, context, 0).map_err(with_next_step)?.verify;
     if width > 1 {
-        let wide =
-            ledger::round(source.spec(), source, kv, context, width - 1).map_err(with_next_step)?.verify;
+        let wide = ledger::round(source.spec(), source, kv, &own, context, width - 1)
+            .map_err(with_next_step)?
+            .verify;
         for (entry, wide) in entries.iter_mut().zip(wide) {
             entry.bytes = match entry.op {
                 "gdn_step" | "attend_paged" => entry.bytes * width as u64,

@@ -8,6 +8,7 @@ use super::{Place, names, read};
 use crate::ModelError;
 use crate::parts::{self, Matrix, Vector};
 use crate::spec::{GatedDeltaNet, Layer, Mixer, ModelSpec};
+use crate::yarn::Yarn;
 use hearth_checkpoint::Gguf;
 use hearth_checkpoint::gguf::{Change, GgufType, Import, Imported, Numbers, Tiling};
 use serde_json::{Map, Value, json};
@@ -157,7 +158,6 @@ fn rope(keys: &Keys<'_>, head_dim: u64) -> Result<Value, ModelError> {
             ("factor", "factor"),
             ("original_context_length", "original_max_position_embeddings"),
             ("yarn_ext_factor", "extrapolation_factor"),
-            ("yarn_attn_factor", "attention_factor"),
             ("yarn_beta_fast", "beta_fast"),
             ("yarn_beta_slow", "beta_slow"),
         ];
@@ -165,6 +165,11 @@ fn rope(keys: &Keys<'_>, head_dim: u64) -> Result<Value, ModelError> {
             if let Some(value) = keys.get(&format!("rope.scaling.{theirs}")) {
                 rope.insert(ours.into(), value.clone());
             }
+        }
+        // Theirs is a factor on what the stretching asks for, the config's is all of it.
+        let real = |key: &str| keys.get(&format!("rope.scaling.{key}")).and_then(Value::as_f64);
+        if let (Some(times), Some(factor)) = (real("yarn_attn_factor"), real("factor")) {
+            rope.insert("attention_factor".into(), (times * Yarn::spread(factor, 1.0)).into());
         }
     }
     Ok(rope.into())

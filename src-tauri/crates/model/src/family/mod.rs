@@ -5,6 +5,7 @@ pub(crate) mod fields;
 mod gguf;
 mod names;
 mod qwen3_5;
+mod rotary;
 
 pub use gguf::import;
 pub use names::{Names, Place};

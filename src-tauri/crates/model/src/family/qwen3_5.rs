@@ -2,6 +2,7 @@
 //! Reference: transformers 5.23 `models/qwen3_5{,_moe}/modeling_*.py`; the MTP wiring is vLLM's `qwen3_5_mtp.py`.
 
 use super::fields::Fields;
+use super::rotary;
 use crate::ModelError;
 use crate::parts::{Matrix, Vector};
 use crate::spec::{Attention, Ffn, GatedDeltaNet, Layer, Mixer, ModelSpec, Moe, Mtp};
@@ -9,6 +10,9 @@ use serde_json::{Value, json};
 
 /// The `model_type`s this file reads: outer (with `text_config`) and text-only.
 pub(crate) const MODEL_TYPES: [&str; 4] = ["qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5", "qwen3_5_text"];
+
+/// Times the trained context that the authors say YaRN takes these models to.
+const REACH: usize = 4;
 
 /// Where the text model's tensors may lie; the first that has an embedding wins.
 const PREFIXES: [&str; 3] = ["model.language_model.", "model.", "language_model.model."];
@@ -34,6 +38,12 @@ pub(crate) fn read(config: &Value) -> Result<ModelSpec, ModelError> {
 
     let hidden = text.number("hidden_size", 16..=65_536)?;
     let attention = attention(&text, hidden)?;
+    let trained = text.number("max_position_embeddings", 1..=1 << 26)?;
+    // What the config stretches already is not stretched again.
+    let (context, reach) = match attention.yarn {
+        Some(yarn) => (yarn.context().max(trained), 1),
+        None => (trained, REACH),
+    };
     let gdn = gated_delta_net(&text)?;
     let ffn = if moe {
         mixture(&text)?
@@ -68,7 +78,8 @@ pub(crate) fn read(config: &Value) -> Result<ModelSpec, ModelError> {
         prefix: if nested.is_some() { PREFIXES[0] } else { PREFIXES[1] }.to_owned(),
         hidden,
         vocab: text.number("vocab_size", 1..=1 << 22)?,
-        context: text.number("max_position_embeddings", 1..=1 << 26)?,
+        context,
+        reach,
         eps: text.real("rms_norm_eps", 0.0..=0.1)? as f32,
         norm_offset: 1.0,
         tied_head: tied.flag_or("tie_word_embeddings", false)?,
@@ -111,32 +122,9 @@ fn attention(text: &Fields<'_>, hidden: usize) -> Result<Attention, ModelError> 
     }
     let head_dim = text.number_or("head_dim", 2..=4096, hidden / q_heads)?;
 
-    // Newer configs nest the rotary numbers; older ones hold them flat.
-    let nested = text.get("rope_parameters").or(text.get("rope_scaling")).filter(|v| v.is_object());
-    let rope = match nested {
-        Some(object) if object.get("rope_theta").is_some() => Fields::new(object, "rope_parameters."),
-        _ => Fields::new(text.object(), text.path()),
-    };
-    if let Some(object) = nested {
-        let kind = Fields::new(object, "rope_parameters.");
-        kind.only("rope_type", &json!("default"))?;
-        kind.only("type", &json!("default"))?;
-    }
-    let theta = rope.real("rope_theta", 1.0..=1e12)?;
-    let factor = match rope.get("partial_rotary_factor") {
-        Some(_) => rope.real("partial_rotary_factor", 0.0..=1.0)?,
-        None if text.get("partial_rotary_factor").is_some() => {
-            text.real("partial_rotary_factor", 0.0..=1.0)?
-        }
-        None => 0.25,
-    };
-    let rope_dims = (head_dim as f64 * factor) as usize;
-    if rope_dims < 2 || !rope_dims.is_multiple_of(2) {
-        let expected = format!("a factor that rotates an even number of the {head_dim} dimensions of a head");
-        return Err(rope.refuse("partial_rotary_factor", expected));
-    }
+    let rotary::Rotary { dims: rope_dims, theta: rope_theta, yarn } = rotary::read(text, head_dim, 0.25)?;
     let gated = text.flag_or("attn_output_gate", true)?;
-    Ok(Attention { q_heads, kv_heads, head_dim, rope_dims, rope_theta: theta as f32, gated })
+    Ok(Attention { q_heads, kv_heads, head_dim, rope_dims, rope_theta, yarn, gated })
 }
 
 fn gated_delta_net(text: &Fields<'_>) -> Result<GatedDeltaNet, ModelError> {

@@ -24,7 +24,7 @@ pub fn options() -> LoadOptions {
     LoadOptions {
         context: 512,
         slots: 1,
-        kv: KvType::F32,
+        kv: KvType::F32.into(),
         mtp: true,
         max_rows: 4096,
         ..LoadOptions::default()
