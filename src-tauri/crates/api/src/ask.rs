@@ -135,6 +135,7 @@ impl Generation {
             account: self.account,
             logprobs: self.logprobs,
             constraint: None,
+            mtp_depth: self.mtp_depth,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use hearth_engine::{MOST_LOGPROBS, Sampling, policy::Priority, status::RequestKind};
+use hearth_engine::{Depth, MOST_LOGPROBS, Sampling, policy::Priority, status::RequestKind};
 use serde_json::Value;
 
 use crate::{
@@ -47,6 +47,8 @@ pub struct Generation {
     pub include_usage: bool,
     /// Add the ids of the tokens to the events.
     pub token_ids: bool,
+    /// Drafts per round of this request; None: as the engine does.
+    pub mtp_depth: Option<Depth>,
 }
 
 impl Generation {
@@ -108,6 +110,7 @@ impl Generation {
             stream: fields.flag("stream")?.unwrap_or(false),
             include_usage,
             token_ids: fields.flag("return_token_ids")?.unwrap_or(false),
+            mtp_depth: mtp_depth(fields)?,
         })
     }
 
@@ -115,6 +118,17 @@ impl Generation {
     pub fn of(self, account: u64) -> Generation {
         Generation { account, ..self }
     }
+}
+
+/// Hearth's own field: `auto`, or 0 to 5 as a number or a text. It changes how fast the answer comes and no token of it.
+fn mtp_depth(fields: &Fields) -> Result<Option<Depth>, ApiError> {
+    let Some(value) = fields.get("mtp_depth") else { return Ok(None) };
+    let text = value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|n| n.to_string()));
+    let depth = text.and_then(|text| text.parse().ok());
+    depth.map(Some).ok_or_else(|| {
+        let message = format!("'mtp_depth' must be \"auto\" or a number from 0 to 5, not {}.", brief(value));
+        ApiError::value("mtp_depth", message)
+    })
 }
 
 /// What to add to which logit: an object of token ids and numbers.
@@ -267,6 +281,10 @@ mod tests {
             ("logit_bias", json!({"word": 1})),
             ("logit_bias", json!({"5": 101})),
             ("logit_bias", json!({"5": 1, "05": 2})),
+            ("mtp_depth", json!(6)),
+            ("mtp_depth", json!(1.5)),
+            ("mtp_depth", json!("deep")),
+            ("mtp_depth", json!(true)),
         ] {
             let error = read(json!({name: value})).expect_err("out of range");
             assert_eq!((error.param.as_deref(), error.status.as_u16()), (Some(name), 400), "{error}");
@@ -287,6 +305,18 @@ mod tests {
         let harmless = json!({"n": 1, "logprobs": false, "logit_bias": {}, "suffix": null, "top_logprobs": 0,
             "response_format": {"type": "text"}, "user": "me", "something_new": [1, 2]});
         assert!(read(harmless).is_ok());
+    }
+
+    #[test]
+    fn a_request_may_say_how_deep_to_draft() {
+        for (value, depth) in [
+            (json!(null), None),
+            (json!(0), Some(Depth::Fixed(0))),
+            (json!("3"), Some(Depth::Fixed(3))),
+            (json!("auto"), Some(Depth::Auto)),
+        ] {
+            assert_eq!(read(json!({ "mtp_depth": value })).expect("valid").mtp_depth, depth, "{value}");
+        }
     }
 
     #[test]

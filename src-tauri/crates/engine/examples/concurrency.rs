@@ -105,6 +105,7 @@ async fn ask(engine: Engine, clients: usize, client: usize) -> (Duration, usize)
         account: client as u64,
         logprobs: None,
         constraint: None,
+        mtp_depth: None,
     };
     let begun = Instant::now();
     let mut events = engine.submit(request).expect("there is room");

@@ -118,17 +118,15 @@ pub struct Price {
     pub draft: f64,
 }
 
-/// The depths of the next round, one per request, each at most its `room`. Automatic ones make the most tokens per second:
+/// The depths of the next round of requests that leave it open, one per request, each at most its `room`. They make the most
+/// tokens per second:
 ///
 ///   tokens  = requests + sum over drafts of the probability that they and all before them are accepted
 ///   seconds = step + row * drafts + draft * deepest
 ///
 /// Drafts are added from the most to the least likely as long as that raises tokens / seconds, for every deepest depth. More
 /// than [`APART`] requests get one depth together: a backend that records its steps has a record for every combination.
-pub fn choose(depth: Depth, requests: &mut [(&mut Acceptance, usize)], price: Price) -> Vec<usize> {
-    if let Depth::Fixed(depth) = depth {
-        return requests.iter().map(|(_, room)| depth.min(*room)).collect();
-    }
+pub fn choose(requests: &mut [(&mut Acceptance, usize)], price: Price) -> Vec<usize> {
     let mut best = (requests.len() as f64 / price.step.max(1e-9), vec![0; requests.len()]);
     for deepest in 1..=MOST {
         if requests.len() > APART {
@@ -194,7 +192,7 @@ mod tests {
     const SPARK: Price = Price { step: 0.0174, row: 0.0022, draft: 0.002 };
 
     fn one(acceptance: &mut Acceptance, price: Price) -> usize {
-        choose(Depth::Auto, &mut [(acceptance, MOST)], price)[0]
+        choose(&mut [(acceptance, MOST)], price)[0]
     }
 
     #[test]
@@ -232,7 +230,7 @@ mod tests {
     #[test]
     fn in_company_the_likelier_request_gets_the_drafts() {
         let (mut good, mut bad) = (used_to(5, 5), used_to(1, 0));
-        let depths = choose(Depth::Auto, &mut [(&mut bad, MOST), (&mut good, MOST)], SPARK);
+        let depths = choose(&mut [(&mut bad, MOST), (&mut good, MOST)], SPARK);
         assert_eq!(depths[0], 0);
         assert!(depths[1] >= 3, "{depths:?}");
     }
@@ -242,7 +240,7 @@ mod tests {
         let mut many: Vec<Acceptance> = (0..6).map(|i| used_to(5, i % 4)).collect();
         let mut requests: Vec<_> = many.iter_mut().map(|acceptance| (acceptance, MOST)).collect();
         let free = Price { step: 0.01, row: 0.0001, draft: 0.0 };
-        let depths = choose(Depth::Auto, &mut requests, free);
+        let depths = choose(&mut requests, free);
         assert!(depths[0] > 0 && depths.iter().all(|depth| *depth == depths[0]), "{depths:?}");
     }
 
@@ -250,10 +248,8 @@ mod tests {
     fn no_request_gets_more_than_it_has_room_for() {
         let mut good = used_to(5, 5);
         for room in 0..=MOST {
-            for depth in [Depth::Auto, Depth::Fixed(4)] {
-                let depths = choose(depth, &mut [(&mut good, room)], SPARK);
-                assert!(depths[0] <= room, "{depth}: {depths:?}");
-            }
+            let depths = choose(&mut [(&mut good, room)], SPARK);
+            assert!(depths[0] <= room, "{depths:?}");
         }
     }
 

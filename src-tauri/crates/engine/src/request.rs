@@ -1,6 +1,7 @@
 //! What goes into the engine and what comes out: a request, and the events of its answer.
 
 use crate::{
+    depth::Depth,
     grammar::Constraint,
     logprobs::Logprobs,
     policy::Priority,
@@ -35,6 +36,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// The form that the answer must have.
     pub constraint: Option<Constraint>,
+    /// How deep to draft for this request; None: as the engine does. Never deeper than the engine can (for measurements).
+    pub mtp_depth: Option<Depth>,
 }
 
 /// Tokens of a request.

@@ -71,6 +71,7 @@ pub(crate) fn request(prompt: &[u32], max_tokens: usize) -> Request {
         account: 0,
         logprobs: None,
         constraint: None,
+        mtp_depth: None,
     }
 }
 

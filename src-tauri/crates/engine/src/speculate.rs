@@ -83,7 +83,10 @@ impl<R: Runner> Worker<R> {
             }
             let echoes = !sequence.in_prefill() && self.offer_echo(member.index);
             let sequence = &mut self.running[member.index];
-            let rests = self.depth == Depth::Auto && member.writes && sequence.acceptance.rests();
+            let rests = match sequence.request.mtp_depth.unwrap_or(self.depth) {
+                Depth::Auto => member.writes && sequence.acceptance.rests(),
+                Depth::Fixed(depth) => member.writes && depth == 0,
+            };
             let heads = mtp && !rests;
             if heads {
                 let next_ids = &sequence.ids[segment.position + 1..=segment.position + valid];
@@ -171,7 +174,8 @@ impl<R: Runner> Worker<R> {
         let sequence = &mut self.running[index];
         sequence.drafts = sequence.echo.propose(&sequence.ids, self.drafts);
         sequence.echoed = !sequence.drafts.is_empty();
-        if sequence.echoed && self.depth == Depth::Auto && sequence.echo_acceptance.rests() {
+        let auto = sequence.request.mtp_depth.unwrap_or(self.depth) == Depth::Auto;
+        if sequence.echoed && auto && sequence.echo_acceptance.rests() {
             sequence.drafts.clear();
             sequence.echoed = false;
         }
@@ -206,20 +210,27 @@ impl<R: Runner> Worker<R> {
             row: self.timing.row(),
             draft: self.draft_seconds.unwrap_or(0.0),
         };
-        let mut rooms = Vec::new();
+        let (mut rooms, mut choosing) = (Vec::new(), Vec::new());
         let indices: Vec<usize> = drafters.iter().map(|drafter| drafter.index).collect();
         let writers = self.running.iter_mut().enumerate().filter(|(index, _)| indices.contains(index));
-        for (_, sequence) in writers {
+        for ((_, sequence), drafter) in writers.zip(drafters.iter_mut()) {
             let pages = (sequence.pages.len() * self.limits.page_len).saturating_sub(sequence.computed);
             let mut room = sequence.room_for_drafts().min(sequence.lanes.len()).min(self.drafts).min(pages);
             if sequence.echoed {
                 room = room.min(sequence.drafts.len());
-                rooms.push((&mut sequence.echo_acceptance, room));
-            } else {
-                rooms.push((&mut sequence.acceptance, room));
+            }
+            match sequence.request.mtp_depth.unwrap_or(self.depth) {
+                Depth::Fixed(depth) => drafter.depth = depth.min(room),
+                Depth::Auto => {
+                    let echoed = sequence.echoed;
+                    let acceptance =
+                        if echoed { &mut sequence.echo_acceptance } else { &mut sequence.acceptance };
+                    rooms.push((acceptance, room));
+                    choosing.push(drafter);
+                }
             }
         }
-        for (drafter, depth) in drafters.iter_mut().zip(choose(self.depth, &mut rooms, price)) {
+        for (drafter, depth) in choosing.into_iter().zip(choose(&mut rooms, price)) {
             drafter.depth = depth;
         }
     }

@@ -46,6 +46,42 @@ fn right_drafts_write_several_tokens_per_step_and_wrong_ones_one() {
 }
 
 #[test]
+fn a_request_may_have_a_depth_of_its_own_which_changes_no_token() {
+    for (engine, own, rounds) in [
+        (Depth::Fixed(5), Some(Depth::Fixed(0)), 24),
+        (Depth::Fixed(5), Some(Depth::Fixed(1)), 12),
+        (Depth::Fixed(5), None, 4),
+        (Depth::Auto, Some(Depth::Fixed(3)), 6),
+        // Deeper than the engine has room for: as deep as the engine goes.
+        (Depth::Fixed(1), Some(Depth::Fixed(5)), 12),
+    ] {
+        let mut bench = drafting(next, engine);
+        let events = bench.put(Request { mtp_depth: own, ..request(&[97], 25) });
+        bench.run_dry();
+        let (ids, _, end) = read(events);
+        assert_eq!((ids, finish(end)), ((98..123).collect(), (Finish::Length, 25)));
+        let steps = bench.steps.lock().expect("one thread").len();
+        assert_eq!(steps, 1 + rounds, "engine {engine}, request {own:?}");
+    }
+}
+
+#[test]
+fn requests_of_different_depths_run_side_by_side() {
+    let mut bench = drafting(next, Depth::Auto);
+    let depths = [Some(Depth::Fixed(0)), Some(Depth::Fixed(4)), None];
+    let events = depths.map(|depth| bench.put(Request { mtp_depth: depth, ..request(&[30], 21) }));
+    bench.run_dry();
+    for events in events {
+        assert_eq!(read(events).0, (31..52).collect::<Vec<_>>());
+    }
+    let state = bench.board.lock();
+    let mut drafted: Vec<u64> = state.finished.iter().map(|r| r.speculation.drafted.iter().sum()).collect();
+    drafted.sort_unstable();
+    assert_eq!((drafted[0], state.finished.len()), (0, 3), "the one without drafts made none");
+    assert_eq!(drafted[2], 16, "four rounds of four: {drafted:?}");
+}
+
+#[test]
 fn what_was_drafted_and_accepted_is_told_per_request_and_in_total() {
     let mut bench = drafting(mostly_next, Depth::Fixed(3));
     let _a = bench.put(request(&[100], 20));
