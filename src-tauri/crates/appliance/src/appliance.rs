@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     ApplianceError, Places,
+    bench::Benchmarks,
     board::{Board, BoardOptions},
     chats::Chats,
     control::{
@@ -120,6 +121,9 @@ impl Appliance {
         let profile = settings.profile.clone();
         let settings = Arc::new(watch::Sender::new(settings));
         let roof = roof::watch(program.clone(), places.state.clone());
+        let (benchmarks, moved) =
+            Benchmarks::open(&places.state.join("benchmarks.db"), supervisor.clone(), roof.clone());
+        notices.extend(moved);
         let board = Board::start(BoardOptions {
             supervisor: supervisor.clone(),
             history,
@@ -134,6 +138,7 @@ impl Appliance {
         let control = Control {
             board,
             chats,
+            benchmarks,
             supervisor: supervisor.clone(),
             hub: Hub::start(&places),
             outlines: places.state.join("outlines"),

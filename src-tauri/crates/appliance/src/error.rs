@@ -86,6 +86,12 @@ pub enum ApplianceError {
         /// SQLite's reason.
         cause: String,
     },
+    /// The benchmarks cannot be read or written.
+    #[error("the benchmarks cannot be kept: {cause}")]
+    Benchmarks {
+        /// SQLite's reason.
+        cause: String,
+    },
     /// The engine's process cannot be started.
     #[error("the engine cannot be started from {program}: {cause}")]
     Spawn {
@@ -130,6 +136,7 @@ impl ApplianceError {
             ApplianceError::Listen { .. } => "cannot_listen",
             ApplianceError::History { .. } => "history",
             ApplianceError::Chats { .. } => "chats",
+            ApplianceError::Benchmarks { .. } => "benchmarks",
             ApplianceError::Spawn { .. } => "spawn",
             ApplianceError::NotRunning { .. } => "not_running",
             ApplianceError::NoAnswer { .. } => "no_answer",
@@ -162,7 +169,7 @@ impl ApplianceError {
             ),
             ApplianceError::Listen { .. } => "Choose an address of this machine.".into(),
             ApplianceError::History { .. } => "Move the file away; a new history is begun.".into(),
-            ApplianceError::Chats { .. } => {
+            ApplianceError::Chats { .. } | ApplianceError::Benchmarks { .. } => {
                 "Check that the disk has room and that Hearth's state folder is yours.".into()
             }
             ApplianceError::Spawn { .. } => "Install Hearth again; its program was moved or removed.".into(),

@@ -1,6 +1,7 @@
 //! Keeps engine processes alive, holds the public port, and serves the control API and the UI.
 
 mod appliance;
+pub mod bench;
 mod board;
 pub mod chats;
 pub mod control;

@@ -121,7 +121,9 @@ fn size(
     })
 }
 
-fn shares(outline: &Outline) -> Vec<FormatShare> {
+/// Weights by format, largest first.
+/// Weights by format, largest first.
+pub(crate) fn shares(outline: &Outline) -> Vec<FormatShare> {
     let bytes = outline.bytes_by_format("");
     let mut shares: Vec<FormatShare> = [
         ("NVFP4", bytes.nvfp4),

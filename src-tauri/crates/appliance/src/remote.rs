@@ -52,8 +52,10 @@ pub async fn call(
         let status = response.status().as_u16();
         let body =
             Limited::new(response.into_body(), ANSWER_LIMIT).collect().await.map_err(|e| e.to_string())?;
-        let answer = serde_json::from_slice(&body.to_bytes()).map_err(|e| e.to_string())?;
-        Ok((status, answer))
+        let body = body.to_bytes();
+        // What was done and has nothing to say.
+        let answer = if body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&body) };
+        Ok((status, answer.map_err(|e| e.to_string())?))
     };
     let answer =
         timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err(format!("nothing came in {PATIENCE:?}")));

@@ -1,5 +1,5 @@
 //! HTTP/1.1 over a Unix socket to the engine: one connection per exchange, closed when the exchange is dropped, which is how the
-//! engine learns that a client went away. Used by the gateway and the supervisor.
+//! engine learns that a client went away. Used by the gateway, the supervisor and benchmarks.
 
 use std::{io, path::Path, time::Duration};
 
@@ -8,7 +8,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    task::JoinHandle,
+    time::timeout,
+};
 
 /// Why an exchange failed before or while its answer came.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +47,14 @@ pub(crate) async fn send(
     socket: &Path,
     request: Request<Full<Bytes>>,
 ) -> Result<(Response<Incoming>, Link), LinkError> {
-    let stream = UnixStream::connect(socket).await?;
+    send_over(UnixStream::connect(socket).await?, request).await
+}
+
+/// The same over a connection that is there already.
+pub(crate) async fn send_over<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, Link), LinkError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let link = Link(tokio::spawn(async move {
         let _ = connection.await;

@@ -1,4 +1,4 @@
-//! `GET /api/events`: the state and the downloads as they change and requests as they end, as
+//! `GET /api/events`: the state, the downloads and the benchmark as they change and requests as they end, as
 //! server-sent events.
 
 use std::{convert::Infallible, sync::Arc};
@@ -19,12 +19,15 @@ use super::{
     model_types::DownloadCard,
     types::{RequestRecord, Snapshot},
 };
+use crate::bench::types::BenchProgress;
 
 struct Listener {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     requests: broadcast::Receiver<RequestRecord>,
     /// Null where there can be no downloads.
     downloads: Option<watch::Receiver<Arc<Vec<Download>>>>,
+    /// The benchmark under way, or the last one.
+    benchmark: watch::Receiver<Option<BenchProgress>>,
     ending: watch::Receiver<bool>,
     first: bool,
 }
@@ -39,6 +42,11 @@ pub(super) async fn events(State(control): State<Control>) -> Response {
             list.mark_changed();
             list
         }),
+        benchmark: {
+            let mut progress = control.benchmarks.progress();
+            progress.mark_changed();
+            progress
+        },
         ending: control.ending.clone(),
         first: true,
     };
@@ -65,6 +73,11 @@ impl Listener {
                     Err(broadcast::error::RecvError::Closed) => return None,
                 },
                 Some(list) = changed(&mut self.downloads) => return downloads(&list),
+                Ok(()) = self.benchmark.changed() => {
+                    if let Some(progress) = self.benchmark.borrow_and_update().clone() {
+                        return Event::default().event("bench").json_data(progress).ok();
+                    }
+                },
                 changed = self.snapshot.changed() => match changed {
                     Ok(()) => return self.state(),
                     Err(_) => return None,

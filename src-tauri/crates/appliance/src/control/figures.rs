@@ -39,6 +39,64 @@ pub struct Usage {
     pub loaded_s: f64,
 }
 
+/// Speed that was measured: by a benchmark, or from requests that were served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct MeasuredSpeed {
+    /// Tokens per second of one client's free text; from requests: of whatever they were.
+    pub decode_tok_s: f64,
+    /// Tokens per second of an agent; null if that was not measured apart.
+    pub agent_tok_s: Option<f64>,
+    /// Prompt tokens per second, at the length that is read fastest.
+    pub prefill_tok_s: Option<f64>,
+    /// The benchmark it comes from; null if it comes from requests.
+    pub run: Option<u32>,
+    /// Of how many requests it is the median; null if it comes from a benchmark.
+    pub requests: Option<u32>,
+    /// Unix milliseconds.
+    pub at_ms: f64,
+}
+
+/// What a depth of drafting reached in the newest benchmark that tried it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct DepthFigures {
+    /// `auto` or a number.
+    pub depth: String,
+    /// Tokens per second of free text.
+    pub decode_tok_s: Option<f64>,
+    /// Tokens per second of an agent.
+    pub agent_tok_s: Option<f64>,
+    /// Free text's speed over that without drafts.
+    pub gain: Option<f64>,
+    /// An agent's speed over that without drafts.
+    pub agent_gain: Option<f64>,
+    /// Share of the rounds in which the first, second, ... draft was accepted, free text.
+    pub kept: Vec<f64>,
+    /// Tokens a round wrote, free text.
+    pub tokens_per_round: Option<f64>,
+}
+
+/// `POST /api/measured`: what was measured of a profile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct Measured {
+    /// Its speed; null if nothing was measured of it.
+    pub speed: Option<MeasuredSpeed>,
+    /// What each depth of drafting reached, shallowest first, `auto` last; empty if none was tried.
+    pub depths: Vec<DepthFigures>,
+}
+
+/// `GET /api/measured`: a model's speed with the other values of the settings' profile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct MeasuredModel {
+    /// As profiles name it.
+    pub model: String,
+    /// What was measured.
+    pub speed: MeasuredSpeed,
+}
+
 /// Prices that a person typed, to compare with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
 #[ts(export)]

@@ -1,13 +1,15 @@
 //! The control API: what the window, a browser, the CLI and scripts use to see and steer the appliance.
 
+mod bench_calls;
 mod calls;
 mod chats;
 mod defaults;
 pub(crate) mod doctor;
 mod events;
-mod figures;
+pub(crate) mod figures;
 pub(crate) mod guard;
 mod hub_calls;
+mod measured_calls;
 mod model_calls;
 pub mod model_types;
 mod readings;
@@ -26,6 +28,7 @@ use tokio::sync::watch;
 
 use self::{doctor::Surgery, types::Settings};
 use crate::{
+    bench::Benchmarks,
     board::{Board, reserve},
     chats::Chats,
     hub::Hub,
@@ -44,6 +47,7 @@ const CHAT_LIMIT: usize = 16 << 20;
 pub(crate) struct Control {
     pub board: Board,
     pub chats: Chats,
+    pub benchmarks: Benchmarks,
     pub supervisor: Supervisor,
     pub hub: Hub,
     /// Headers of models on the hub, so that they can be sized again without asking it.
@@ -102,6 +106,12 @@ impl Control {
                     .delete(chats::remove)
                     .layer(DefaultBodyLimit::max(CHAT_LIMIT)),
             )
+            .route("/api/measured", get(measured_calls::models).post(measured_calls::profile))
+            .route("/api/bench", get(bench_calls::list).post(bench_calls::start))
+            .route("/api/bench/cancel", post(bench_calls::cancel))
+            .route("/api/bench/compare", get(bench_calls::compare))
+            .route("/api/bench/{id}", get(bench_calls::read).delete(bench_calls::remove))
+            .route("/api/bench/{id}/export", get(bench_calls::export))
             .route("/api/doctor", get(doctor::examine))
             .route("/api/doctor/report", get(doctor::report))
             .route("/api/doctor/fix", post(doctor::fix))

@@ -28,6 +28,7 @@ use http_body_util::{BodyExt, Limited};
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+pub(crate) use self::events::Splitter;
 use self::{
     exchange::{Answer, Call, whole},
     refusal::Refusal,

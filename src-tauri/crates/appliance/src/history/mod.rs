@@ -134,6 +134,11 @@ impl History {
         self.ask(move |keeper| keeper.store.requests(limit)).await.unwrap_or_default()
     }
 
+    /// Rates of decode of the last answers of a model since a time, and when the newest of them began; null if it cannot be read.
+    pub(crate) async fn decode_rates(&self, model: String, since_ms: f64) -> Option<(Vec<f64>, f64)> {
+        self.ask(move |keeper| keeper.store.decode_rates(&model, since_ms).ok()).await.flatten()
+    }
+
     /// The charts of the last `seconds`.
     pub(crate) async fn chart(&self, now_ms: f64, seconds: u32) -> Chart {
         let chart = self.ask(move |keeper| {
@@ -202,6 +207,31 @@ mod tests {
         assert_eq!(rows[1], first);
         let chart = history.chart(11_000.0, 60).await;
         assert_eq!((chart.decode_tok_s, chart.events.len()), (vec![Some(40.0)], 1));
+    }
+
+    #[tokio::test]
+    async fn rates_are_those_of_a_persons_long_answers_since_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(&folder.path().join("history.db"));
+        let long = |id: &str, started_ms: f64, rate: f64| RequestRecord {
+            started_ms,
+            decode_tok_s: Some(rate),
+            output_tokens: Some(200),
+            ..request(id)
+        };
+        for record in [
+            long("before", 10.0, 1.0),
+            long("a", 1000.0, 50.0),
+            long("bench-1f-3", 1100.0, 90.0),
+            RequestRecord { output_tokens: Some(8), ..long("short", 1200.0, 7.0) },
+            RequestRecord { finish: "cancelled".into(), ..long("cancelled", 1300.0, 8.0) },
+            RequestRecord { model: "other".into(), ..long("other", 1400.0, 9.0) },
+            long("b", 1500.0, 60.0),
+        ] {
+            history.add(record).await;
+        }
+        assert_eq!(history.decode_rates("ember".into(), 500.0).await, Some((vec![60.0, 50.0], 1500.0)));
+        assert_eq!(history.decode_rates("none".into(), 500.0).await, Some((vec![], 500.0)));
     }
 
     #[tokio::test]

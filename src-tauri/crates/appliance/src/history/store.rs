@@ -151,6 +151,20 @@ impl Store {
         })
     }
 
+    /// Rates of the last answers of a model since a time that were long enough to have one, and when the newest began. Those of
+    /// benchmarks are not a person's.
+    pub(super) fn decode_rates(&self, model: &str, since_ms: f64) -> rusqlite::Result<(Vec<f64>, f64)> {
+        let mut statement = self.db.prepare_cached(
+            "SELECT decode_tok_s, started_ms FROM requests WHERE model = ?1 AND started_ms >= ?2 AND decode_tok_s > 0
+                AND output_tokens >= 32 AND finish IN ('stop', 'length') AND id NOT LIKE 'bench-%'
+                ORDER BY row DESC LIMIT 100",
+        )?;
+        let rows = statement.query_map(params![model, since_ms], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows = rows.collect::<rusqlite::Result<Vec<(f64, f64)>>>()?;
+        let newest = rows.first().map_or(since_ms, |(_, started_ms)| *started_ms);
+        Ok((rows.into_iter().map(|(rate, _)| rate).collect(), newest))
+    }
+
     pub(super) fn add_event(&self, event: &HistoryEvent) {
         let sql = "INSERT INTO events (t_ms, kind, text) VALUES (?1, ?2, ?3)";
         match self.db.execute(sql, params![event.t_ms, event.kind, event.text]) {
