@@ -1,10 +1,12 @@
-//! `hearth bench`: how fast this machine runs a model, beside how fast it reads memory. With `--synthetic` the weights
-//! are invented, so that nothing needs to be downloaded.
+//! `hearth bench`: how fast this machine runs a model. Without a model it measures the running one through its endpoint (see
+//! `suite`); with one, it runs it alone, beside how fast the machine reads memory. With `--synthetic` the weights are invented, so
+//! that nothing needs to be downloaded.
 
 mod ledger;
 mod machine;
 mod measure;
 mod report;
+mod suite;
 mod sweep;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -26,9 +28,12 @@ use report::Report;
 
 /// Options of `hearth bench`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// `ember`, a folder, a GGUF file, or a Hugging Face id in the cache.
-    #[arg(required_unless_present_any = ["synthetic", "shapes"], conflicts_with = "synthetic")]
+    #[command(subcommand)]
+    command: Option<suite::Command>,
+    /// Run this model alone, without an endpoint: `ember`, a folder, a GGUF file, or a Hugging Face id in the cache.
+    #[arg(conflicts_with = "synthetic")]
     model: Option<String>,
     /// Invented weights of a named shape, SHAPE or SHAPE:RECIPE; see --shapes.
     #[arg(long, value_name = "SHAPE")]
@@ -99,7 +104,10 @@ pub struct Args {
 }
 
 /// Measures and reports.
-pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(mut args: Args, json: bool) -> anyhow::Result<ExitCode> {
+    if let Some(command) = args.command.take() {
+        return suite::run(command, json);
+    }
     if args.shapes {
         list_shapes(json);
         return Ok(ExitCode::SUCCESS);
@@ -127,7 +135,10 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
             let checkpoint = open(model)?;
             bench(checkpoint.name(), &checkpoint, checkpoint.outline(), &plan)?
         }
-        (None, None) => bail!("name a model, or a shape with --synthetic"),
+        (None, None) => bail!(
+            "say what to measure: `hearth bench run` for the model that the appliance runs, a model to run alone, or a shape \
+             with --synthetic"
+        ),
     };
     if let Some(file) = &args.csv {
         report.append_to(file)?;
