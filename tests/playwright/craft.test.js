@@ -6,7 +6,7 @@ import { accessible, tabTo } from "./lib/a11y.js";
 import { Appliance, until } from "./lib/appliance.js";
 import { launch, open, quiet, state } from "./lib/browser.js";
 
-const PAGES = ["now", "models", "chat", "connect", "doctor", "settings", "privacy"];
+const PAGES = ["now", "bench", "models", "chat", "connect", "doctor", "settings", "privacy"];
 let hearth, browser;
 before(async () => {
   [hearth, browser] = await Promise.all([new Appliance().up(), launch()]);

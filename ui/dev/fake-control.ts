@@ -2,6 +2,7 @@
 // It sends the Content-Security-Policy of the real appliance, so that a violation shows here first.
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Plugin } from "vite";
+import * as bench from "./bench-scenes.ts";
 import * as models from "./model-scenes.ts";
 import * as scenes from "./scenes.ts";
 
@@ -74,9 +75,14 @@ const handle: Handler = (request, response, next) => {
     case "/api/doctor/report":
       response.writeHead(200, { "content-type": "text/plain" });
       return void response.end("Hearth report.\n\nChecks\n  [ok   ] Swap: There is no swap.\n");
+    case "/api/bench": return json(request.method === "POST" ? bench.progress : bench.list(scene === "busy"));
+    case "/api/bench/compare": return json(bench.comparison());
+    case "/api/measured": return json(request.method === "POST" ? bench.measured : [{ model: models.catalogue.models[0]?.repository ?? "", speed: bench.speed }]);
     case "/api/plan": return json(scene === "busy" ? models.bigPlan : scenes.plan);
     case "/api/log": return json({ lines: ["14:02:10 loading ember", "14:02:11 ready after 0.4 s", "14:07:22 request chat-7 refused: context_length_exceeded"] });
-    default: return json({ error: { code: "not_found", message: "No such call.", next_step: "Look at the list of calls.", evidence: null } }, 404);
+    default:
+      if (/^\/api\/bench\/\d+$/.test(url.pathname)) return json(bench.run(Number(url.pathname.split("/").pop())));
+      return json({ error: { code: "not_found", message: "No such call.", next_step: "Look at the list of calls.", evidence: null } }, 404);
   }
 };
 
@@ -86,6 +92,7 @@ function events(response: ServerResponse, scene: scenes.Scene): void {
     // The scene `away` speaks for two seconds and is never heard of again.
     if (scene === "away" && Date.now() > awayFrom) return void response.end();
     response.write(`event: downloads\ndata: ${JSON.stringify(models.downloads)}\n\n`);
+    if (scene === "busy") response.write(`event: bench\ndata: ${JSON.stringify(bench.progress)}\n\n`);
     response.write(`event: state\ndata: ${JSON.stringify(scenes.snapshot(scene === "away" ? "busy" : scene))}\n\n`);
   };
   if (scene === "away") awayFrom ||= Date.now() + 2000;

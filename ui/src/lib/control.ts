@@ -1,6 +1,11 @@
 // The control API (`/api/*`) as typed calls. A failed call is always a ControlError with a fault: a sentence and a next step.
 // Called by the live stores and the pages; the chat has its own client because /v1 speaks OpenAI.
 import { strings } from "./strings";
+import type { BenchComparison } from "./types/BenchComparison";
+import type { BenchList } from "./types/BenchList";
+import type { BenchOrder } from "./types/BenchOrder";
+import type { BenchProgress } from "./types/BenchProgress";
+import type { BenchRun } from "./types/BenchRun";
 import type { CatalogueList } from "./types/CatalogueList";
 import type { Chat } from "./types/Chat";
 import type { ChatSummary } from "./types/ChatSummary";
@@ -16,6 +21,8 @@ import type { HubCard } from "./types/HubCard";
 import type { ImportRequest } from "./types/ImportRequest";
 import type { InspectRequest } from "./types/InspectRequest";
 import type { Log } from "./types/Log";
+import type { Measured } from "./types/Measured";
+import type { MeasuredModel } from "./types/MeasuredModel";
 import type { ModelCard } from "./types/ModelCard";
 import type { ModelRequest } from "./types/ModelRequest";
 import type { Plan } from "./types/Plan";
@@ -113,6 +120,24 @@ export class Control {
   };
   removeAllChats = () => this.call<{ removed: number }>("/api/chats", "DELETE");
   plan = (profile: Profile) => this.call<Plan>("/api/plan", "POST", { profile } satisfies PlanRequest);
+
+  /** What was measured of a profile. */
+  measured = (profile: Profile) => this.call<Measured>("/api/measured", "POST", { profile } satisfies PlanRequest);
+  /** What was measured of each model, with the other values of the settings. */
+  measuredModels = () => this.call<MeasuredModel[]>("/api/measured");
+
+  benchmarks = () => this.call<BenchList>("/api/bench");
+  startBenchmark = (order: BenchOrder) => this.call<BenchProgress>("/api/bench", "POST", order);
+  cancelBenchmark = async (): Promise<void> => {
+    await this.fetch("/api/bench/cancel", { method: "POST" });
+  };
+  benchmark = (id: number) => this.call<BenchRun>(`/api/bench/${id}`);
+  removeBenchmark = async (id: number): Promise<void> => {
+    await this.fetch(`/api/bench/${id}`, { method: "DELETE" });
+  };
+  compareBenchmarks = (a: number, b: number) => this.call<BenchComparison>(`/api/bench/compare?a=${a}&b=${b}`);
+  /** A run as the text of a file. */
+  exportBenchmark = async (id: number, format: string) => (await this.fetch(`/api/bench/${id}/export?format=${format}`)).text();
 
   /** Takes a few seconds; leaves the machine only if `hub` is set. */
   doctor = (hub = false) => this.call<Diagnosis>(`/api/doctor?hub=${hub}`);

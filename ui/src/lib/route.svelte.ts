@@ -1,7 +1,7 @@
 // Which page is shown: the part after `#/` in the address. Unknown addresses are the page Now.
 
 /** In the rail, in this order. */
-export const PAGES = ["now", "models", "chat", "connect", "doctor", "settings"] as const;
+export const PAGES = ["now", "models", "chat", "connect", "bench", "doctor", "settings"] as const;
 /** Reached by links. */
 const QUIET_PAGES = ["privacy"] as const;
 export type Page = (typeof PAGES)[number] | (typeof QUIET_PAGES)[number];

@@ -1,5 +1,6 @@
 // The window's words in German, a file per page. Keys as in English; names of programs, units and settings of others stay as they are.
 import type { Strings } from "./strings";
+import { benchGerman } from "./strings/bench.de";
 import { chatGerman } from "./strings/chat.de";
 import { connectGerman } from "./strings/connect.de";
 import { doctorGerman } from "./strings/doctor.de";
@@ -18,5 +19,6 @@ export const german: Translation<Strings> = {
   ...doctorGerman,
   ...settingsGerman,
   ...privacyGerman,
+  bench: benchGerman,
   models: modelsGerman,
 };

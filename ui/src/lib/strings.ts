@@ -3,6 +3,7 @@
 // English is the source; PAGE.de.ts has the same keys as PAGE.ts, which strings.test.ts holds it to.
 import { language } from "./language";
 import { german } from "./strings.de";
+import { bench } from "./strings/bench";
 import { chat } from "./strings/chat";
 import { connect } from "./strings/connect";
 import { doctor } from "./strings/doctor";
@@ -13,7 +14,7 @@ import { privacy } from "./strings/privacy";
 import { settings } from "./strings/settings";
 import { over } from "./strings/translation";
 
-export const english = { ...frame, ...now, ...chat, ...connect, ...doctor, ...settings, ...privacy, models };
+export const english = { ...frame, ...now, ...chat, ...connect, ...doctor, ...settings, ...privacy, bench, models };
 
 export type Strings = typeof english;
 

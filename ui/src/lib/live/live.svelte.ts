@@ -2,6 +2,7 @@
 // and connects again by itself. Created once by App; every page reads from it.
 import { ControlError, type Control } from "../control";
 import { serverEvents } from "../sse";
+import type { BenchProgress } from "../types/BenchProgress";
 import type { DownloadCard } from "../types/DownloadCard";
 import type { RequestRecord } from "../types/RequestRecord";
 import type { Snapshot } from "../types/Snapshot";
@@ -18,6 +19,8 @@ export class Live {
   requests = $state.raw<RequestRecord[]>([]);
   /** The queue of downloads; null until it has been told. */
   downloads = $state.raw<DownloadCard[] | null>(null);
+  /** The benchmark under way, or the last one; null until one was begun. */
+  bench = $state.raw<BenchProgress | null>(null);
   connection = $state<"connecting" | "open" | "lost">("connecting");
   /** Local clock when the last word came; drives "since" while the machine is away. */
   heardMs = $state<number | null>(null);
@@ -121,6 +124,7 @@ export class Live {
         if (event === "state") this.accept(JSON.parse(data) as Snapshot);
         else if (event === "request") this.add(JSON.parse(data) as RequestRecord);
         else if (event === "downloads") this.downloads = JSON.parse(data) as DownloadCard[];
+        else if (event === "bench") this.bench = JSON.parse(data) as BenchProgress;
         if (this.connection !== "open") this.connection = "open";
       }
     } finally {

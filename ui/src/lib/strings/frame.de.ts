@@ -7,7 +7,7 @@ export const frameGerman: Translation<typeof frame> = {
   language: "de",
   app: "Hearth",
   skip: "Zum Inhalt springen",
-  pages: { label: "Seiten", now: "Jetzt", models: "Modelle", chat: "Chat", connect: "Verbinden", doctor: "Diagnose", settings: "Einstellungen", privacy: "Datenschutz" },
+  pages: { label: "Seiten", now: "Jetzt", models: "Modelle", chat: "Chat", connect: "Verbinden", bench: "Messungen", doctor: "Diagnose", settings: "Einstellungen", privacy: "Datenschutz" },
 
   state: {
     no_model: "Noch kein Modell",

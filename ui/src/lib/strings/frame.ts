@@ -8,7 +8,7 @@ export const frame = {
 
   app: "Hearth",
   skip: "Skip to the page",
-  pages: { label: "Pages", now: "Now", models: "Models", chat: "Chat", connect: "Connect", doctor: "Doctor", settings: "Settings", privacy: "Privacy" },
+  pages: { label: "Pages", now: "Now", models: "Models", chat: "Chat", connect: "Connect", bench: "Benchmarks", doctor: "Doctor", settings: "Settings", privacy: "Privacy" },
 
   state: {
     no_model: "No model yet",
