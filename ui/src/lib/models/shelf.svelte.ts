@@ -5,6 +5,7 @@ import { strings } from "../strings";
 import type { CatalogueList } from "../types/CatalogueList";
 import type { Fault } from "../types/Fault";
 import type { HubCard } from "../types/HubCard";
+import type { MeasuredSpeed } from "../types/MeasuredSpeed";
 import type { ModelCard } from "../types/ModelCard";
 import type { SearchCard } from "../types/SearchCard";
 
@@ -20,6 +21,8 @@ export class Shelf {
   here = $state.raw<ModelCard[] | null>(null);
   catalogue = $state.raw<CatalogueList | null>(null);
   hub = $state.raw<HubCard | null>(null);
+  /** Speeds by model; empty where nothing was measured. */
+  measured = $state.raw(new Map<string, MeasuredSpeed>());
   fault = $state.raw<Fault | null>(null);
 
   words = $state("");
@@ -33,7 +36,13 @@ export class Shelf {
 
   async read(): Promise<void> {
     try {
-      const [here, catalogue, hub] = await Promise.all([this.control.models(), this.control.catalogue(), this.control.hub()]);
+      const [here, catalogue, hub, measured] = await Promise.all([
+        this.control.models(),
+        this.control.catalogue(),
+        this.control.hub(),
+        this.control.measuredModels().catch(() => []),
+      ]);
+      this.measured = new Map(measured.map(({ model, speed }) => [model, speed]));
       [this.here, this.catalogue, this.hub, this.fault] = [here, catalogue, hub, null];
     } catch (error) {
       this.fault = faultOf(error);
