@@ -25,7 +25,12 @@ after(async () => {
 });
 const region = (name) => page.getByRole("region", { name });
 const progress = async () => (await hearth.api("bench")).progress;
-const over = (what) => until(what, async () => (await progress())?.state !== "running", 240000);
+/** Waits until this run has begun and ended. */
+const over = (id) =>
+  until(`run ${id} to end`, async () => {
+    const now = await progress();
+    return now?.id === id && now.state !== "running";
+  }, 240000);
 
 /** `hearth bench ARGS` with the same folders. */
 function command(...args) {
@@ -42,14 +47,14 @@ function command(...args) {
 
 async function measure(note) {
   await page.getByLabel("Note", { exact: true }).fill(note);
-  await page.getByLabel("Repeats").fill("2");
+  await page.getByRole("textbox", { name: "Repeats" }).fill("2");
   for (const part of ["Reading prompts", "Clients at once", "Drafts per round", "Agent and free text"]) {
     await page.getByLabel(part, { exact: true }).first().uncheck();
   }
   const more = page.getByText("Values of my own");
-  if (!(await page.getByLabel("Contexts").isVisible())) await more.click();
-  await page.getByLabel("Contexts").fill("256, 4000000");
-  await page.getByLabel("Lengths of answers").fill("24");
+  if (!(await page.getByRole("textbox", { name: "Contexts" }).isVisible())) await more.click();
+  await page.getByRole("textbox", { name: "Contexts" }).fill("256, 4000000");
+  await page.getByRole("textbox", { name: "Lengths of answers" }).fill("24");
   await page.getByRole("button", { name: "Measure Ember" }).click();
 }
 
@@ -59,10 +64,10 @@ test("without a model there is nothing to measure, and wrong values are named be
   await page.getByText("Nothing has been measured yet.").waitFor();
   await accessible(page, "empty");
   await hearth.start();
-  await page.getByLabel("Repeats").fill("x");
+  await page.getByRole("textbox", { name: "Repeats" }).fill("x");
   await page.getByRole("alert").getByText("A whole number from 1 to 20.").waitFor();
   assert.equal(await page.getByRole("button", { name: "Measure Ember" }).isDisabled(), true);
-  await page.getByLabel("Repeats").fill("3");
+  await page.getByRole("textbox", { name: "Repeats" }).fill("3");
   const refused = await hearth.api("bench", "POST", { contexts: [1] });
   assert.equal(refused.error.code, "bad_setting");
   assert.match(refused.error.message, /contexts/i);
@@ -71,7 +76,7 @@ test("without a model there is nothing to measure, and wrong values are named be
 test("a short run is watched and then shown, with true prompts and the reasons for what was left out", async () => {
   await measure("first");
   await region(/^Measuring/).getByRole("progressbar", { name: "Progress of the benchmark" }).waitFor();
-  await over("the first run");
+  await over(1);
   const run = region(/^Run 1: Ember/);
   await run.waitFor();
   await run.getByRole("row", { name: /^256 tokens/ }).waitFor();
@@ -91,7 +96,7 @@ test("a short run is watched and then shown, with true prompts and the reasons f
 
 test("a second run is held beside the first, and noise is not called a change", async () => {
   await measure("second");
-  await over("the second run");
+  await over(2);
   await page.getByLabel("Compare run 1").check();
   await page.getByLabel("Compare run 2").check();
   await page.getByRole("button", { name: "Compare the two" }).click();
@@ -134,7 +139,7 @@ test("a run is cancelled at any moment and stays as what it is: partial", async 
   await region(/^Measuring/).waitFor();
   await accessible(page, "measuring");
   await page.getByRole("button", { name: "Cancel the benchmark" }).click();
-  await over("the cancelled run");
+  await over(3);
   await region(/^Run 3: Ember/).getByText("This run is partial.").waitFor();
   await region("Runs").getByText("partial, cancelled").waitFor();
   assert.equal((await hearth.api("bench/3")).state, "cancelled");
@@ -155,7 +160,7 @@ test("nothing is measured beside a request unless told, and the run says so", as
   await dialog.getByText("A request is being served.").waitFor();
   await accessible(page, "anyway");
   await dialog.getByRole("button", { name: "Measure anyway" }).click();
-  await over("the run beside a request");
+  await over(4);
   await body.cancel();
   const run = await hearth.api("bench/4");
   assert.deepEqual(run.conditions.overruled.map((fault) => fault.code), ["requests_running"]);

@@ -20,6 +20,7 @@ export const privacyGerman: Translation<typeof privacy> = {
     keptList: [
       ["Einstellungen, Schlüssel dieser Seite", "~/.config/hearth"],
       ["Anfragen: Zahlen, Zeiten, Fehler. Nie Text", "~/.local/state/hearth/history.db"],
+      ["Messungen: Werte und ihre Bedingungen. Nie Text", "~/.local/state/hearth/benchmarks.db"],
       ["Chats der Chatseite", "~/.local/state/hearth/chats.db"],
       ["Modelle, mit anderen Programmen geteilt", "~/.cache/huggingface"],
     ],

@@ -18,6 +18,7 @@ export const privacy = {
     keptList: [
       ["Settings, the token of this page", "~/.config/hearth"],
       ["Requests: counts, times, faults. Never text", "~/.local/state/hearth/history.db"],
+      ["Benchmarks: figures and their conditions. Never text", "~/.local/state/hearth/benchmarks.db"],
       ["Chats of the chat page", "~/.local/state/hearth/chats.db"],
       ["Models, shared with other programs", "~/.cache/huggingface"],
     ] as [string, string][],

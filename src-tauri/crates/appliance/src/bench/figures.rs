@@ -25,9 +25,10 @@ pub(crate) fn prefill_tok_s(shot: &BenchShot) -> Option<f64> {
     (!was_known(shot) && read > 0 && shot.ttft_s > 0.0).then(|| f64::from(read) / shot.ttft_s)
 }
 
-/// True if the prompt had been read before.
+/// True if the prompt had been read before; by what was meant where the endpoint does not tell.
 pub(crate) fn was_known(shot: &BenchShot) -> bool {
-    shot.cached_tokens.is_some_and(|cached| f64::from(cached) > KNOWN * f64::from(shot.prompt_tokens))
+    let share = |cached| f64::from(cached) > KNOWN * f64::from(shot.prompt_tokens);
+    shot.cached_tokens.map_or(!shot.cold, share)
 }
 
 /// Tokens per second of clients side by side; null if they wrote too little.

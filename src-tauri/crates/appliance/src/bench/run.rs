@@ -14,7 +14,10 @@ use super::{
     talk::TURN_TOKENS,
     types::{BenchPart, BenchProgress, BenchRow, BenchRowState, BenchRun, BenchRunState},
 };
-use crate::supervisor::{Reach, Supervisor};
+use crate::{
+    control::types::Profile,
+    supervisor::{Reach, Supervisor},
+};
 
 /// A model that is on its way is waited for this long.
 const COMING: Duration = Duration::from_secs(120);
@@ -64,6 +67,17 @@ impl Source {
             Err(gone())
         };
         tokio::time::timeout(COMING, found).await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Whether the same profile still runs: rows of two profiles are no run.
+    fn still_runs(&self, profile: Option<&Profile>) -> Result<(), BenchError> {
+        let Source::Supervised(supervisor) = self else { return Ok(()) };
+        if profile.is_none_or(|profile| *profile == supervisor.view().borrow().profile) {
+            return Ok(());
+        }
+        let text = "Another profile was started while this was measured.";
+        let fault = Fault::new("profile_changed", text, "Measure again when nothing is changed meanwhile.");
+        Err(BenchError::Gone(fault))
     }
 
     /// Hearth's processes, whose memory is no other program's.
@@ -138,6 +152,7 @@ async fn all(
         let factor = if thought > 0.0 { took / thought } else { 1.0 };
         tell(run, progress(run, Some(from), Some(left * factor)));
         let endpoint = source.endpoint().await?;
+        source.still_runs(run.conditions.profile.as_ref())?;
         let mut bench =
             Bench { endpoint: &endpoint, repeats, seed: seed ^ (from as u64 + 1) << 40, seen, sent };
         let begun = Instant::now();

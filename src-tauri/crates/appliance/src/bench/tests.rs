@@ -107,7 +107,7 @@ pub(super) fn arena_run() -> BenchRun {
 struct Rig {
     engine: FakeEngine,
     benchmarks: Benchmarks,
-    _view: watch::Sender<EngineView>,
+    view: watch::Sender<EngineView>,
     _folder: tempfile::TempDir,
 }
 
@@ -126,7 +126,7 @@ async fn rig(engine: FakeEngine) -> Rig {
     let (benchmarks, notice) =
         Benchmarks::open(&folder.path().join("benchmarks.db"), supervisor, watch::channel(Some(2e11)).1);
     assert_eq!(notice, None);
-    Rig { engine, benchmarks, _view: tell, _folder: folder }
+    Rig { engine, benchmarks, view: tell, _folder: folder }
 }
 
 impl Rig {
@@ -328,6 +328,18 @@ async fn an_engine_that_fails_ends_the_run_with_what_it_said_and_no_figure_is_ma
     assert!(run.fault.unwrap().message.contains("It failed."));
     let failed: Vec<_> = run.rows.iter().filter(|row| row.state == BenchRowState::Failed).collect();
     assert!(failed.len() >= 3 && failed.iter().all(|row| row.figures.is_empty() && row.fault.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_ends_when_another_profile_is_started() {
+    let rig = rig(FakeEngine::start().await).await;
+    rig.benchmarks.start(short(&ALL)).await.unwrap();
+    let mut progress = rig.benchmarks.progress();
+    progress.wait_for(|now| now.as_ref().is_some_and(|now| now.done >= 1)).await.unwrap();
+    rig.view.send_modify(|view| view.profile.kv = "fp8".into());
+    let run = rig.over().await;
+    assert_eq!((run.state, run.fault.unwrap().code.as_str()), (BenchRunState::Failed, "profile_changed"));
+    assert!(run.rows.iter().any(|row| row.state == BenchRowState::Waiting));
 }
 
 #[tokio::test]
