@@ -8,8 +8,8 @@ usage() {
     cat <<'TEXT'
 Usage: bash installers/deb.sh [amd64|arm64] [--headless] [--no-gpu-code]
 
-  amd64|arm64     what the package is for (default: this machine). For the other of the two the programs are
-                  cross-compiled; the window is then left out, because it needs that architecture's WebKitGTK.
+  amd64|arm64     what the package is for (default: this machine). On amd64 an arm64 one is cross-compiled, against that
+                  architecture's WebKitGTK from this system's own archive (1.2 GB in target/, fetched once).
   --headless      leave the window out
   --no-gpu-code   build without a CUDA compiler; the package then runs models on the CPU only
 
@@ -45,21 +45,21 @@ if [ "$arch" != "$host" ]; then
     strip=aarch64-linux-gnu-strip readelf=aarch64-linux-gnu-readelf
     built=$HEARTH_TARGET/$triple/$(basename "$built")
     run() { env -i HOME=/root PATH=/usr/bin:/bin qemu-aarch64-static -L /usr/aarch64-linux-gnu "$@"; }
-    if ! $headless; then
-        say "cross-compiling without the window: build on an Arm machine for a package with it"
-        headless=true
-    fi
 fi
-$headless || need_window_packages
 need_rust
 if $gpu; then
     need_cuda_compiler || die "a package without GPU code helps nobody with a Spark; --no-gpu-code makes one all the same."
 fi
 build_ui
+if ! $headless; then
+    if [ "$arch" = "$host" ]; then need_window_packages; else need_window_root "$triple"; fi
+fi
 if [ "$arch" != "$host" ]; then
     [ -d "$(rustc --print sysroot)/lib/rustlib/$triple" ] || rustup target add "$triple" ||
         die "the Rust library for $triple could not be fetched. Run: rustup target add $triple"
-    build_binaries -p hearth-cli --target "$triple"
+    programs=(-p hearth-cli)
+    $headless || programs+=(-p hearth-desktop)
+    build_binaries "${programs[@]}" --target "$triple"
 elif $headless; then
     build_binaries ${HEARTH_SELECT:--p hearth-cli}
 else

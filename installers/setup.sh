@@ -166,6 +166,31 @@ need_build_packages() { need_packages build-essential ca-certificates pkg-config
 # What the window needs besides.
 need_window_packages() { need_packages libwebkit2gtk-4.1-dev libayatana-appindicator3-1; }
 
+# need_window_root TRIPLE: the libraries that the window of another architecture is linked to, unpacked and never run, in a folder
+# of their own: a second architecture beside this system's packages would pull its own versions of half of them. Sets what
+# pkg-config and the linker need to look there.
+need_window_root() {
+    local triple=$1 arch root name
+    case $triple in
+        aarch64-*) arch=arm64 ;;
+        *) die "there is no list of the window's libraries for $triple." ;;
+    esac
+    root=$HEARTH_TARGET/root-$arch
+    if [ ! -e "$root/complete" ]; then
+        need_packages mmdebstrap pkg-config
+        say "fetching the window's libraries for $arch into $root"
+        rm -rf "$root"
+        mmdebstrap --quiet --variant=extract --architectures="$arch" --include=libwebkit2gtk-4.1-dev \
+            "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" ||
+            die "the libraries could not be fetched. Look at the message above, or build on an Arm machine."
+        touch "$root/complete"
+    fi
+    name=${triple//-/_}
+    export "PKG_CONFIG_ALLOW_CROSS_$name=1" "PKG_CONFIG_SYSROOT_DIR_$name=$root" \
+        "PKG_CONFIG_LIBDIR_$name=$root/usr/lib/${triple/-unknown/}/pkgconfig:$root/usr/share/pkgconfig" \
+        "CARGO_TARGET_${name^^}_RUSTFLAGS=-C link-arg=--sysroot=$root"
+}
+
 # Folder of the built programs for the profile.
 binaries() {
     if [ "$HEARTH_PROFILE" = release ]; then echo "$HEARTH_TARGET/release"; else echo "$HEARTH_TARGET/debug"; fi
