@@ -8,7 +8,7 @@ export HEARTH_PROFILE=dev HEARTH_SELECT=--workspace CARGO_TERM_COLOR=never NO_CO
 source "$(dirname "${BASH_SOURCE[0]}")/../installers/setup.sh"
 cd "$HEARTH_ROOT"
 
-STEPS=(fmt ui clippy cuda types test clients playwright desktop headless deb aarch64 parity)
+STEPS=(fmt ui clippy cuda types test clients playwright desktop headless deb systemd aarch64 parity)
 declare -A MEANS=(
     [fmt]="the Rust sources are formatted"
     [ui]="the page: types, unit tests, build"
@@ -21,6 +21,7 @@ declare -A MEANS=(
     [desktop]="the real window under Xvfb"
     [headless]="installers/run.sh serves without a display"
     [deb]="the package installs in a clean root and serves there"
+    [systemd]="the units live under a systemd of their own: install, crash, update, reboot, stop"
     [aarch64]="everything without a window compiles for Arm"
     [parity]="the parity tests and the CUDA emulator on an emulated Arm processor"
 )
@@ -100,6 +101,12 @@ step_deb() {
     timeout 900 bash tests/deb.sh
 }
 
+# With a package of its own, which has no window.
+step_systemd() {
+    step_programs
+    timeout 900 bash tests/systemd.sh
+}
+
 step_aarch64() { cargo check --locked --target $ARM; }
 
 step_parity() { cargo test --locked -p hearth-model -p hearth-kernels --target $ARM --test parity --test emulator; }
@@ -115,6 +122,7 @@ packages_of() {
         desktop) echo build-essential pkg-config libwebkit2gtk-4.1-dev libayatana-appindicator3-1 \
             webkit2gtk-driver xvfb xauth dbus-daemon ;;
         deb) echo build-essential pkg-config libwebkit2gtk-4.1-dev dpkg-dev binutils gzip mmdebstrap curl ;;
+        systemd) echo build-essential pkg-config libwebkit2gtk-4.1-dev dpkg-dev binutils gzip mmdebstrap curl systemd-container ;;
         test) echo build-essential pkg-config libwebkit2gtk-4.1-dev curl systemd ;;
         aarch64) echo build-essential g++-aarch64-linux-gnu libc6-dev-arm64-cross ;;
         parity) echo build-essential g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user-static ;;
@@ -138,7 +146,7 @@ set_up() {
     for step in "$@"; do
         case $step in
             cuda) need_cuda_compiler || die "the step cuda needs a CUDA compiler; see the message above." ;;
-            ui | test | clients | playwright | desktop | headless | deb) need_node_modules ;;&
+            ui | test | clients | playwright | desktop | headless | deb | systemd) need_node_modules ;;&
             clients)
                 python3 -c 'import venv, ensurepip' 2>/dev/null || need_packages python3 python3-venv ;;
             aarch64 | parity)

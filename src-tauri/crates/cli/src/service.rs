@@ -301,7 +301,9 @@ fn places_of(unit: &Unit) -> Option<Places> {
 }
 
 fn linger() -> Result<(), ServiceError> {
-    let output = std::process::Command::new("loginctl").arg("enable-linger").output();
+    // By number: without one loginctl asks for the session's user, and there may be no session (sudo -u, a script).
+    let user = rustix::process::getuid().as_raw().to_string();
+    let output = std::process::Command::new("loginctl").args(["enable-linger", &user]).output();
     let failed = |said: String| ServiceError::Systemctl { command: "loginctl enable-linger".into(), said };
     match output {
         Ok(output) if output.status.success() => Ok(()),
