@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { inUse, intoReserve, segments } from "./memory-bar";
+import { drawn as draw, inUse, intoReserve, segments } from "./memory-bar";
 import type { Memory } from "./types/Memory";
 import type { MemoryPart } from "./types/MemoryPart";
 
@@ -37,4 +37,11 @@ test("with nothing known, nothing is claimed", () => {
   const memory: Memory = { total: null, reserve: 0, parts: [], pool: "host", others: [] };
   expect(inUse(memory)).toBeNull();
   expect(intoReserve(memory)).toBeNull();
+});
+test("a change that nobody would see draws nothing anew", () => {
+  const at = (free: number) => segments([part("weights", 2), part("free", free)], 8 * GiB);
+  const first = draw(at(6), []);
+  expect(first.map((p) => [p.kind, p.size.replace("\u00a0", " "), p.share])).toEqual([["weights", "2.0 GiB", 0.25], ["free", "6.0 GiB", 0.75]]);
+  expect(draw(at(6 - 1e-5), first)).toBe(first);
+  expect(draw(at(5.8), first)).not.toBe(first);
 });

@@ -1,5 +1,6 @@
 // Layout of the memory bar: parts in their fixed order, how wide, which carry their label, and where the reserve begins.
 // Pure; called by MemoryBar and by the plan in Settings.
+import { memory } from "./format";
 import { strings } from "./strings";
 import type { Memory } from "./types/Memory";
 import type { MemoryPart } from "./types/MemoryPart";
@@ -10,6 +11,8 @@ export const ORDER = ["weights", "draft", "kv_used", "kv_cached", "kv_reserved",
  * legend only. Room for a label of n characters and its size ("21.8 GiB"), as shares of a bar of 1110 px: 12 px + 5.2 px each.
  */
 const LABEL_SHARE = 0.06;
+/** Widths of a part: finer than the pixels of a bar. */
+const STEPS = 4000;
 const labelRoom = (label: string) => Math.max(LABEL_SHARE, (12 + 5.2 * (label.length + 9)) / 1110);
 
 export interface Segment {
@@ -36,7 +39,8 @@ export function segments(parts: MemoryPart[], total: number | null): Segment[] {
     .sort((a, b) => rank(a.kind) - rank(b.kind))
     .map((part) => {
       const label = strings.memory.parts[part.kind] ?? part.kind;
-      const share = whole > 0 ? Math.max(0, part.bytes) / whole : 0;
+      // In steps that can be seen: a bar that moves by a hundredth of a pixel is laid out anew for nothing.
+      const share = whole > 0 ? Math.round((STEPS * Math.max(0, part.bytes)) / whole) / STEPS : 0;
       return {
         kind: part.kind,
         label,
@@ -47,6 +51,16 @@ export function segments(parts: MemoryPart[], total: number | null): Segment[] {
         source: part.source,
       };
     });
+}
+
+/** What the bar draws: sizes as they are read, so that a change that nobody sees is none. */
+export interface Drawn extends Omit<Segment, "bytes"> {
+  size: string;
+  some: boolean;
+}
+export function drawn(segments: Segment[], before: Drawn[]): Drawn[] {
+  const now = segments.map(({ bytes, ...rest }) => ({ ...rest, size: memory(bytes), some: bytes > 0 }));
+  return JSON.stringify(now) === JSON.stringify(before) ? before : now;
 }
 
 /** Bytes in use: everything but what is free or can be had back at once. Null when nothing is known. */

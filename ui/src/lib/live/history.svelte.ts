@@ -5,12 +5,22 @@ import type { History } from "../types/History";
 
 /** How often a span is worth asking for: its smallest visible step. */
 const EVERY_MS: Record<number, number> = { 60: 1000, 900: 3000, 86400: 30000 };
+/** The shortest pause while no request runs: a line that stands still need not be drawn every second. */
+const CALM_MS = 5000;
 
-/** Call inside a component: `current` follows the span that `seconds` returns, until the component goes. */
-export function pollHistory(control: Control, seconds: () => number, active: () => boolean) {
+export interface HistoryPoll {
+  /** Null until the span has answered once. */
+  readonly current: History | null;
+}
+
+/**
+ * Call inside a component: `current` follows the span that `seconds` returns, until the component goes. Nothing is asked while
+ * not `active`, and less often while `calm`.
+ */
+export function pollHistory(control: Control, seconds: () => number, active: () => boolean, calm: () => boolean): HistoryPoll {
   let box = $state.raw<{ current: History | null; span: number }>({ current: null, span: 0 });
   $effect(() => {
-    const span = seconds();
+    const [span, still] = [seconds(), calm()];
     if (!active()) return;
     let over = false;
     let asking = false;
@@ -27,7 +37,7 @@ export function pollHistory(control: Control, seconds: () => number, active: () 
       }
     };
     void ask();
-    const timer = setInterval(ask, EVERY_MS[span] ?? 3000);
+    const timer = setInterval(ask, Math.max(EVERY_MS[span] ?? 3000, still ? CALM_MS : 0));
     document.addEventListener("visibilitychange", ask);
     return () => {
       over = true;
@@ -36,7 +46,6 @@ export function pollHistory(control: Control, seconds: () => number, active: () 
     };
   });
   return {
-    /** Null until the span has answered once. */
     get current(): History | null {
       return box.span === seconds() ? box.current : null;
     },

@@ -1,7 +1,12 @@
 //! `GET /api/events`: the state, the downloads and the benchmark as they change and requests as they end, as
 //! server-sent events.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    mem::discriminant,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::State,
@@ -17,9 +22,12 @@ use tokio::sync::{broadcast, watch};
 use super::{
     Control,
     model_types::DownloadCard,
-    types::{RequestRecord, Snapshot},
+    types::{EngineState, RequestRecord, Snapshot},
 };
 use crate::bench::types::BenchProgress;
+
+/// While nothing runs, the readings alone are told this much apart: whoever watches an idle machine shall not keep it busy.
+const CALM: Duration = Duration::from_millis(1900);
 
 struct Listener {
     snapshot: watch::Receiver<Arc<Snapshot>>,
@@ -29,7 +37,8 @@ struct Listener {
     /// The benchmark under way, or the last one.
     benchmark: watch::Receiver<Option<BenchProgress>>,
     ending: watch::Receiver<bool>,
-    first: bool,
+    /// The last state that was told, and when; null at first.
+    told: Option<(Arc<Snapshot>, Instant)>,
 }
 
 /// The present state at once, then changes. A listener that reads slowly gets the newest state, not all of them.
@@ -48,7 +57,7 @@ pub(super) async fn events(State(control): State<Control>) -> Response {
             progress
         },
         ending: control.ending.clone(),
-        first: true,
+        told: None,
     };
     let events = stream::unfold(listener, |mut listener| async move {
         let event = listener.next().await?;
@@ -60,7 +69,7 @@ pub(super) async fn events(State(control): State<Control>) -> Response {
 impl Listener {
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if std::mem::take(&mut self.first) {
+            if self.told.is_none() {
                 return self.state();
             }
             tokio::select! {
@@ -79,6 +88,7 @@ impl Listener {
                     }
                 },
                 changed = self.snapshot.changed() => match changed {
+                    Ok(()) if self.may_wait() => {}
                     Ok(()) => return self.state(),
                     Err(_) => return None,
                 },
@@ -86,10 +96,33 @@ impl Listener {
         }
     }
 
+    /// True if the newest state says nothing but readings of a machine at rest, and the last one was told just now.
+    fn may_wait(&mut self) -> bool {
+        let Some((told, at)) = &self.told else { return false };
+        at.elapsed() < CALM && only_readings(told, &self.snapshot.borrow_and_update())
+    }
+
     fn state(&mut self) -> Option<Event> {
         let snapshot = self.snapshot.borrow_and_update().clone();
+        self.told = Some((snapshot.clone(), Instant::now()));
         Event::default().event("state").json_data(&*snapshot).ok()
     }
+}
+
+/// Whether two states of a machine at rest differ by their readings alone.
+fn only_readings(before: &Snapshot, after: &Snapshot) -> bool {
+    let moving = matches!(
+        after.state,
+        EngineState::Loading { .. } | EngineState::Stopping { .. } | EngineState::Restarting { .. }
+    );
+    let rests = |snapshot: &Snapshot| snapshot.active.is_empty();
+    !moving
+        && rests(before)
+        && rests(after)
+        && discriminant(&before.state) == discriminant(&after.state)
+        && before.profile == after.profile
+        && before.model == after.model
+        && before.notices == after.notices
 }
 
 /// The queue, when it has changed; pending forever without one.
