@@ -13,13 +13,15 @@ use crate::client;
 use crate::link::{Link, News};
 use crate::place::Place;
 use crate::tray::{self, Tray, item};
-use crate::{QUIT_FLAG, window};
+use crate::{BROWSER_FLAG, QUIT_FLAG, window};
 
 /// What every handler can reach.
 struct Shell {
     link: Arc<Link>,
     tray: Option<Tray>,
     quitting: AtomicBool,
+    /// Show the page in the system's browser, too, as soon as there is one.
+    browse: AtomicBool,
 }
 
 /// The waiting page asks how the connection stands.
@@ -35,13 +37,14 @@ fn retry(shell: State<'_, Shell>) {
 }
 
 /// Opens the window and returns when it is quit. A second call on the same desktop only reaches the first and ends.
-pub fn run(place: Place, quit_only: bool) -> tauri::Result<()> {
+pub fn run(place: Place, quit_only: bool, browse: bool) -> tauri::Result<()> {
     // First of all plugins, so that a second window never gets further than this.
     let single = tauri_plugin_single_instance::init(|app, arguments, _| {
-        if arguments.iter().any(|argument| argument == QUIT_FLAG) {
-            quit(app)
-        } else {
-            report(window::bring_to_front(app))
+        let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+        match () {
+            () if given(QUIT_FLAG) => quit(app),
+            () if given(BROWSER_FLAG) => chosen(app, item::BROWSER),
+            () => report(window::bring_to_front(app)),
         }
     });
     // Whether it was hidden is not kept: a started window is a visible one.
@@ -58,7 +61,7 @@ pub fn run(place: Place, quit_only: bool) -> tauri::Result<()> {
                 app.cleanup_before_exit();
                 std::process::exit(0);
             }
-            set_up(app.handle(), place)?;
+            set_up(app.handle(), place, browse)?;
             Ok(())
         })
         .build(tauri::generate_context!())?;
@@ -77,7 +80,7 @@ pub fn run(place: Place, quit_only: bool) -> tauri::Result<()> {
     Ok(())
 }
 
-fn set_up(app: &AppHandle, place: Place) -> tauri::Result<()> {
+fn set_up(app: &AppHandle, place: Place, browse: bool) -> tauri::Result<()> {
     let link = Arc::new(Link::new(place));
     // The tray's library is loaded when it is first used, and its binding panics where there is none.
     let tray = match catch_unwind(AssertUnwindSafe(|| Tray::new(app, chosen))) {
@@ -87,7 +90,12 @@ fn set_up(app: &AppHandle, place: Place) -> tauri::Result<()> {
             None
         }
     };
-    app.manage(Shell { link: link.clone(), tray, quitting: AtomicBool::new(false) });
+    app.manage(Shell {
+        link: link.clone(),
+        tray,
+        quitting: AtomicBool::new(false),
+        browse: AtomicBool::new(browse),
+    });
     window::open(app, link.clone())?;
     let handle = app.clone();
     tauri::async_runtime::spawn(async move { link.run(|news| report(heed(&handle, news))).await });
@@ -107,7 +115,12 @@ fn heed(app: &AppHandle, news: News) -> tauri::Result<()> {
     };
     match news {
         News::Wait => window::show_waiting_page(app),
-        News::Show(page) => window::show(app, &page),
+        News::Show(page) => {
+            if app.state::<Shell>().browse.swap(false, Ordering::SeqCst) {
+                window::open_in_browser(&page);
+            }
+            window::show(app, &page)
+        }
         News::Seen(glimpse) => tray(Some(&glimpse)),
         News::Unseen => tray(None),
     }

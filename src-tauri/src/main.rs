@@ -25,6 +25,8 @@ use crate::place::Place;
 
 /// Given to a second call, it ends the first.
 const QUIT_FLAG: &str = "--quit";
+/// Given to a second call, it lets the first one show its page in the browser.
+const BROWSER_FLAG: &str = "--browser";
 
 /// Opens the Hearth window, or brings the open one to the front.
 #[derive(Debug, Parser)]
@@ -36,6 +38,9 @@ struct Arguments {
     /// Draw in software, where the window stays blank
     #[arg(long)]
     safe_graphics: bool,
+    /// Show the page in the system's browser, too: where the window stays blank, or a tab is nicer
+    #[arg(long)]
+    browser: bool,
     /// Quit the window that is open
     #[arg(long)]
     quit: bool,
@@ -46,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     graphics::prepare(arguments.safe_graphics);
     let places = Places::from_env().context("Hearth's folders could not be found.")?;
     let place = Place { places, port: arguments.port };
-    match app::run(place, arguments.quit) {
+    match app::run(place, arguments.quit, arguments.browser) {
         Err(tauri::Error::PluginInitialization(plugin, _)) if plugin == "single-instance" => {
             after_the_first()
         }
