@@ -133,8 +133,8 @@ fn a_stretched_context_caches_by_layer_and_a_small_head_for_drafts_reach_the_eng
         (json!({ "model": "ember", "draft_head": "12" }), "profile.draft_head"),
     ] {
         let refused = house.api("POST", "/api/engine/start", json!({ "profile": wrong }));
-        let error = refused.json()["error"].clone();
-        assert_eq!((refused.status, &error["code"]), (400, &json!("bad_setting")));
+        let (status, error) = (refused.status, refused.json()["error"].clone());
+        assert_eq!((status, &error["code"]), (400, &json!("bad_setting")));
         assert!(error["message"].as_str().unwrap().contains(part), "{error}");
     }
     let beyond = json!({ "profile": { "model": "ember", "context": 4 * own + 1 } });

@@ -168,7 +168,7 @@ fn a_copy_that_nobody_waited_for_has_not_arrived() {
 fn a_counter_that_tells_of_writes_without_a_fence_and_a_reader_without_one_are_named() {
     for gpu in all_devices() {
         // Twice: who wrote what is kept once a kernel was seen to have atomics.
-        let mut run = |kernel: &str| {
+        let run = |kernel: &str| {
             let [parts, arrived, out] = [room::<u32>(&gpu, 5), upload(&gpu, &[0u32]), room::<u32>(&gpu, 1)];
             launch(&gpu, kernel, 5, 64, 0, &[parts, arrived, out])
                 .and_then(|()| launch(&gpu, kernel, 5, 64, 0, &[parts, arrived, out]))

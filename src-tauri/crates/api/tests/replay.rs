@@ -12,7 +12,7 @@ use hearth_api::{ApiOptions, router};
 use hearth_engine::{
     Depth, Engine, Loaded, Sampling, Served, Tokenizer,
     policy::Policy,
-    runner::{Limits, Runner},
+    runner::{Given, Limits, OnHost, Runner, Sampled},
     status::{EngineMemory, EnginePhase},
 };
 use http_body_util::BodyExt;
@@ -29,6 +29,7 @@ struct Actor {
     lines: Vec<u32>,
     at: usize,
     vocab: usize,
+    host: OnHost,
 }
 
 impl Runner for Actor {
@@ -43,22 +44,19 @@ impl Runner for Actor {
             pages: 512,
             mtp: false,
             exact: false,
+            ahead: false,
         }
     }
 
-    fn forward(
-        &mut self,
-        _: &hearth_kernels::ops::Pass,
-        _: &[u32],
-        want: &[u32],
-    ) -> Result<Vec<f32>, String> {
+    fn run(&mut self, _: &hearth_kernels::ops::Pass, _: &[u32], want: &[u32]) -> Result<(), String> {
         let mut logits = Vec::new();
         for _ in want {
             let next = self.lines[self.at] as usize;
             self.at = (self.at + 1) % self.lines.len();
-            logits.extend((0..self.vocab).map(|id| if id == next { 1.0 } else { 0.0 }));
+            logits.push((0..self.vocab).map(|id| if id == next { 1.0 } else { 0.0 }).collect());
         }
-        Ok(logits)
+        self.host.keep(logits);
+        Ok(())
     }
 
     fn draft(
@@ -67,8 +65,20 @@ impl Runner for Actor {
         _: &[u32],
         _: hearth_model::Seed<'_>,
         _: &[u32],
-    ) -> Result<Vec<f32>, String> {
+    ) -> Result<(), String> {
         Err("there is no MTP head".into())
+    }
+
+    fn sample(
+        &mut self,
+        tokens: usize,
+        rows: &[Option<hearth_kernels::sample::SampleRow<'_>>],
+    ) -> Result<Sampled, String> {
+        Ok(self.host.sample(tokens, rows))
+    }
+
+    fn read(&mut self, sampled: Sampled) -> Result<Vec<Given>, String> {
+        Ok(OnHost::read(sampled))
     }
 
     fn copy_state(&mut self, _: usize, _: usize) -> Result<(), String> {
@@ -102,7 +112,7 @@ async fn actor() -> Router {
         };
         let vocab = served.tokenizer.len();
         // The warm-up token is the first line of the play.
-        let runner = Actor { at: lines.len() - 1, lines, vocab };
+        let runner = Actor { at: lines.len() - 1, lines, vocab, host: OnHost::default() };
         let patience = Duration::from_secs(600);
         Ok(Loaded { runner, depth: Depth::Fixed(0), policy: Policy::Fifo, patience, disk: None, served })
     };

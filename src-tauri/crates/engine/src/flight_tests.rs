@@ -249,7 +249,7 @@ fn in_the_emulator_tokens_chosen_by_the_kernels_are_those_the_host_chooses() {
             context: 64,
             slots: 4,
             snapshots: 4 * MOST + 4,
-            kv: KvType::Bf16,
+            kv: KvType::Bf16.into(),
             mtp: true,
             max_rows: 16,
             exact: true,

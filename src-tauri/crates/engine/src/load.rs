@@ -202,12 +202,13 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     let model = Model::load(&checkpoint, ops, options, &mut progress).map_err(model_fault)?;
     board.lock().memory = Some(model.memory_parts());
 
+    let kv = model.options().kv.to_string();
     let disk = request.prefix_disk.as_ref().and_then(|disk| {
         let computed = Computed {
             weights: request.folder.as_deref(),
             config: checkpoint.config(),
             spec: model.spec(),
-            kv: model.options().kv.name(),
+            kv: &kv,
             exact: model.options().exact,
             device: &device,
         };

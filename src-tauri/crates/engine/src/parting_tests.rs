@@ -24,7 +24,7 @@ fn bench(exact: bool) -> Bench<Model> {
         context: 192,
         slots: 1,
         snapshots: MOST + 6,
-        kv: KvType::Bf16,
+        kv: KvType::Bf16.into(),
         mtp: false,
         max_rows: 64,
         exact,

@@ -30,7 +30,7 @@ fn carry(from: &Model, to: &mut Model) {
 fn a_fresh_model_continues_from_bytes_with_the_same_bits() {
     for family in ["qwen3_5_moe", "qwen3_5"] {
         for kv in KvType::ALL {
-            let load = || load(family, LoadOptions { kv, slots: 2, ..options() });
+            let load = || load(family, LoadOptions { kv: kv.into(), slots: 2, ..options() });
             let ids = prompt();
             let mut whole = load();
             step(&mut whole, 0, 0, &ids[..PAGE_LEN]);

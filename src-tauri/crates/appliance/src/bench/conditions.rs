@@ -172,6 +172,7 @@ mod tests {
             phase: hearth_engine::status::EnginePhase::Ready,
             model: Some(EngineModel { device: device.into(), ..engine(4096, 2, None) }),
             memory: None,
+            prefix_disk: None,
             running,
             queued: 0,
             counters: Default::default(),

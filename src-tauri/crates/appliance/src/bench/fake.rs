@@ -290,6 +290,7 @@ async fn status(State(shared): State<Shared>, Query(after): Query<Vec<(String, u
         phase: EnginePhase::Ready,
         model: Some(inner.model.clone()),
         memory: None,
+        prefix_disk: None,
         running: inner.running,
         queued: 0,
         counters: Default::default(),

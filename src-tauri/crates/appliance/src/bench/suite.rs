@@ -323,11 +323,13 @@ pub(super) mod tests {
             demonstration: false,
             family: "qwen3_5_moe".into(),
             context,
+            stretch: None,
             kv: "bf16".into(),
             max_requests,
             device: "cpu".into(),
             exact: false,
             mtp_depth: mtp_depth.map(Into::into),
+            draft_head: None,
             fp4_activations: false,
             notices: Vec::new(),
         }
