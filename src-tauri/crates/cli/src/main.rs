@@ -54,7 +54,7 @@ enum Command {
     /// Delete a downloaded model.
     Rm(pull::RemoveArgs),
     /// Measure how fast this machine runs a model.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Look at driver, memory, heat, disk and keys, and say what to put right.
     Doctor(doctor::Args),
     /// Hold every op of the GPU against the CPU.
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
         Command::List(args) => list::run(args, cli.json),
         Command::Pull(args) => pull::pull(args, cli.json),
         Command::Rm(args) => pull::remove(args, cli.json),
-        Command::Bench(args) => bench::run(args, cli.json),
+        Command::Bench(args) => bench::run(*args, cli.json),
         Command::Doctor(args) => doctor::run(args, cli.json),
         Command::Selftest(args) => selftest::run(args, cli.json),
         Command::Service(args) => service::run(args, cli.json),

@@ -1,5 +1,7 @@
 //! Pages and states as bytes: another model of the same weights goes on from them as if it had computed them itself.
 
+#![allow(clippy::unwrap_used, reason = "tests end where they fail")]
+
 mod common;
 
 use common::{folder, load, options, same_bits, step};

@@ -5,6 +5,7 @@ import type { EngineModel } from "./EngineModel";
 import type { EnginePhase } from "./EnginePhase";
 import type { EngineRequest } from "./EngineRequest";
 import type { FinishedRequest } from "./FinishedRequest";
+import type { PrefixDisk } from "./PrefixDisk";
 
 /**
  * The answer of `GET /status`.
@@ -22,6 +23,10 @@ model: EngineModel | null,
  * Null until it is allocated.
  */
 memory: EngineMemory | null, 
+/**
+ * Null unless prefixes are kept on disk.
+ */
+prefix_disk: PrefixDisk | null, 
 /**
  * Requests that hold a slot.
  */

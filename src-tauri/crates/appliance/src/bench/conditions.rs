@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hearth_checkpoint::{Checkpoint, Outline};
+use hearth_checkpoint::Checkpoint;
 use hearth_engine::status::{EngineModel, EngineStatus, Fault};
 use hearth_hub::{HubCache, Location, locate};
 use hearth_monitor::{Census, CpuMeter, GpuProbe, GpuReading, Host};
@@ -150,17 +150,18 @@ fn model_files(model: &str) -> (Option<String>, Vec<FormatShare>) {
             (None, formats)
         }
         Ok(Location::Folder { path, .. }) => {
-            let formats = Outline::read(&path).map(|outline| shares(&outline)).unwrap_or_default();
+            let formats = hearth_model::outline(&path).map(|outline| shares(&outline)).unwrap_or_default();
             (commit(&path), formats)
         }
         Err(_) => (None, Vec::new()),
     }
 }
 
-/// `.../models--owner--name/snapshots/COMMIT`, as the Hugging Face cache lays it out.
-fn commit(folder: &Path) -> Option<String> {
-    let below = folder.parent()?.file_name()? == "snapshots";
-    below.then(|| folder.file_name().map(|name| name.to_string_lossy().into_owned())).flatten()
+/// The commit in `.../models--owner--name/snapshots/COMMIT/...`, as the Hugging Face cache lays it out.
+fn commit(path: &Path) -> Option<String> {
+    let below =
+        |path: &&Path| path.parent().and_then(Path::file_name).is_some_and(|name| name == "snapshots");
+    path.ancestors().find(below)?.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -221,6 +222,7 @@ mod tests {
     #[test]
     fn a_folder_of_the_cache_tells_its_commit_and_another_none() {
         assert_eq!(commit(Path::new("/c/models--a--b/snapshots/abc")), Some("abc".into()));
+        assert_eq!(commit(Path::new("/c/models--a--b/snapshots/abc/a.gguf")), Some("abc".into()));
         assert_eq!(commit(Path::new("/models/mine")), None);
     }
 }

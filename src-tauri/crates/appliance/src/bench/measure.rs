@@ -31,6 +31,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) repeats: u32,
     /// Makes every prompt of this run another one.
     pub(crate) seed: u64,
+    /// Makes every prompt of these rows another one within the run.
+    pub(crate) salt: u64,
     /// The engine's last finished request that is known.
     pub(crate) seen: u64,
     /// Requests sent so far.
@@ -169,8 +171,9 @@ impl Bench<'_> {
     async fn depths(&mut self, row: &mut BenchRow) -> Result<Names, BenchError> {
         let mut names = Names::new();
         let depth = row.mtp_depth.clone().unwrap_or_default();
+        self.salt = 0;
         for repeat in 0..self.repeats {
-            // All depths continue the same prompts with the same seeds: they write the same answers.
+            // All depths continue the same prompts with the same seeds, so they write the same answers.
             let mut request = match row.traffic {
                 BenchTraffic::Agent => {
                     Talk::after(row.traffic, &self.name(repeat), TALK_BEFORE).request(repeat)
@@ -205,8 +208,9 @@ impl Bench<'_> {
 
     async fn facts(&mut self, row: &mut BenchRow) -> Result<Names, BenchError> {
         let mut names = Names::new();
-        let hunt = Hunt { task: row.task.unwrap_or(BenchTask::Middle), seed: self.seed };
-        let filled = exactly(self.endpoint, &hunt, self.seed ^ 0xfac7, row.prompt.unwrap_or(1)).await?;
+        let hunt = Hunt { task: row.task.unwrap_or(BenchTask::Middle), seed: self.seed ^ self.salt };
+        let filled =
+            exactly(self.endpoint, &hunt, self.seed ^ self.salt ^ 0xfac7, row.prompt.unwrap_or(1)).await?;
         let body = json!({ "messages": filled.messages, "max_tokens": row.output, "temperature": 0 });
         let (shot, told) = self.shoot(body, 0, true).await?;
         names.note(0, row, shot, self.sent);
@@ -221,8 +225,9 @@ impl Bench<'_> {
         for repeat in 0..self.repeats {
             let (mut loading, mut asking) = (Vec::new(), Vec::new());
             for client in 0..row.clients {
-                let seed =
-                    self.seed ^ (u64::from(repeat) * 1000 + u64::from(client) + 1).wrapping_mul(0x5851_f42d);
+                let seed = self.seed
+                    ^ self.salt
+                    ^ (u64::from(repeat) * 1000 + u64::from(client) + 1).wrapping_mul(0x5851_f42d);
                 let system = match depth {
                     0 => None,
                     depth => {
@@ -252,7 +257,8 @@ impl Bench<'_> {
     /// A text of so many tokens with a wish behind it. The same number is the same text within a run.
     async fn essay(&self, number: u64, tokens: u32) -> Result<Filled, BenchError> {
         let subject = SUBJECTS[(number % SUBJECTS.len() as u64) as usize];
-        let seed = self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(tokens) << 32;
+        let seed =
+            self.seed ^ self.salt ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(tokens) << 32;
         exactly(self.endpoint, &Essay { subject }, seed, tokens).await
     }
 

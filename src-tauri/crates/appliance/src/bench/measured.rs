@@ -54,7 +54,10 @@ pub(crate) fn from_runs(runs: &[BenchRun], profile: &Profile) -> (Option<Measure
     let same = |run: &&BenchRun, key: &dyn Fn(&Profile) -> String| {
         run.conditions.profile.as_ref().is_some_and(|other| key(other) == key(profile))
     };
-    let speed = runs.iter().filter(|run| same(run, &speed_key)).find_map(|run| {
+    // A run that tells an agent's speed, too, comes before a newer one that does not.
+    let alike: Vec<&BenchRun> = runs.iter().filter(|run| same(run, &speed_key)).collect();
+    let told = alike.iter().find(|run| agent(&run.rows).is_some() && general(&run.rows).is_some());
+    let speed = told.or(alike.iter().find(|run| general(&run.rows).is_some())).and_then(|run| {
         let general = general(&run.rows)?;
         let prefill = run.rows.iter().filter_map(|row| of(row, BenchFigureName::PrefillTokS));
         Some(MeasuredSpeed {

@@ -132,7 +132,7 @@ async fn all(
     tell(run, progress(run, None, None));
     let endpoint = source.endpoint().await?;
     let repeats = run.repeats;
-    let mut bench = Bench { endpoint: &endpoint, repeats, seed, seen: 0, sent: 0 };
+    let mut bench = Bench { endpoint: &endpoint, repeats, seed, salt: 0, seen: 0, sent: 0 };
     run.conditions.latency_ms = latency(&endpoint).await;
     let begun = Instant::now();
     let pace = bench.warm_up(run.conditions.engine.context).await?;
@@ -154,7 +154,7 @@ async fn all(
         let endpoint = source.endpoint().await?;
         source.still_runs(run.conditions.profile.as_ref())?;
         let mut bench =
-            Bench { endpoint: &endpoint, repeats, seed: seed ^ (from as u64 + 1) << 40, seen, sent };
+            Bench { endpoint: &endpoint, repeats, seed, salt: (from as u64 + 1) << 40, seen, sent };
         let begun = Instant::now();
         let cost: f64 = (from..to).map(|at| expected(&run.rows[at], at > from, pace, repeats)).sum();
         let done = bench.measure(&mut run.rows[from..to]).await;

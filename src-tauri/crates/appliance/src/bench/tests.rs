@@ -198,6 +198,12 @@ async fn a_run_measures_every_row_that_can_be_and_keeps_it() {
         "{depths:?}"
     );
     assert_eq!(depths[2].kept.len(), 2);
+    // They all continue the same texts: from the second depth on every prompt is known.
+    let of_depths: Vec<&BenchRow> = run.rows.iter().filter(|row| row.part == BenchPart::Depths).collect();
+    let cold = |row: &&&BenchRow| figures::of(row, BenchFigureName::TtftColdS).is_some();
+    let cold: Vec<_> =
+        of_depths.iter().filter(cold).map(|row| (row.traffic, row.mtp_depth.as_deref())).collect();
+    assert_eq!(cold, [(BenchTraffic::Text, Some("0")), (BenchTraffic::Agent, Some("0"))]);
     let agent: Vec<&BenchRow> = run.rows.iter().filter(|row| row.part == BenchPart::Agent).collect();
     assert_eq!(agent.iter().map(|row| row.shots.len() as u32).collect::<Vec<_>>(), [2 * suite::TURNS; 2]);
     let facts: Vec<_> =
