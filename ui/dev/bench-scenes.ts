@@ -53,8 +53,8 @@ export const run = (id: number): BenchRun => ({
   conditions: {
     version: "0.1.0", revision: "9c1f2e0", formats: [{ format: "NVFP4", bytes: 18.2e9 }, { format: "BF16", bytes: 3.1e9 }], profile: settings.profile,
     engine: {
-      id: "org/Qwen3.6-35B-A3B-NVFP4", name: "Qwen3.6-35B-A3B-NVFP4", demonstration: false, family: "qwen3_5_moe", context: 262144, kv: "fp8", max_requests: 4,
-      device: "cuda", exact: false, mtp_depth: "auto", fp4_activations: false, notices: [],
+      id: "org/Qwen3.6-35B-A3B-NVFP4", name: "Qwen3.6-35B-A3B-NVFP4", demonstration: false, family: "qwen3_5_moe", context: 262144, stretch: null, kv: "fp8", max_requests: 4,
+      device: "cuda", exact: false, mtp_depth: "auto", draft_head: null, fp4_activations: false, notices: [],
     },
     cpu: "10 x Cortex-X925 + 10 x Cortex-A725", cores: 20, kernel: "6.14.0-1013-nvidia", gpu: "NVIDIA GB10", driver: "580.95.05", roof_gb_s: 231.4,
     before, after: { ...before, power_w: 96, temperature_c: 68 }, others: [], overruled: [], latency_ms: 0.4, warm_up_s: 3.1,
