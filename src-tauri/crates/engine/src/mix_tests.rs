@@ -136,7 +136,7 @@ fn random_mixes_write_what_each_request_writes_alone() {
     for seed in 0..mixes() {
         let mut dice = Dice { seed, drawn: 0 };
         let slots = 1 + dice.below(4);
-        let pages = 26 + dice.below(50);
+        let pages = 26 + dice.below(40);
         let limits = Limits {
             context: 100,
             slots,

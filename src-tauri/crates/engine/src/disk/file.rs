@@ -1,8 +1,10 @@
 //! The files of the disk tier. Each holds a stretch of a text: the keys and values of its pages and the recurrent state
 //! at its end; its parent is the file that the text before it ends with.
 //!
-//!     magic "HEARTHPX" · version u32 · length of the header u32 · header, JSON · tokens u32 each · seal
-//!     pages, then the parts of the state, each followed by its seal
+//! ```text
+//! magic "HEARTHPX" · version u32 · length of the header u32 · header, JSON · tokens u32 each · seal
+//! pages, then the parts of the state, each followed by its seal
+//! ```
 //!
 //! Numbers are little-endian. A seal is the first half of the SHA-256 of what it stands behind; that of a page or part
 //! covers the text and the place, too, so that no block passes for another. Nothing is used before its seal was checked.
