@@ -121,3 +121,67 @@ pub(crate) fn from_requests(mut rates: Vec<f64>, at_ms: f64) -> Option<MeasuredS
         at_ms,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            figures::work_out,
+            tests::{finished_run, timed},
+        },
+        *,
+    };
+
+    /// A run whose free text wrote at this speed, and whose agent at that.
+    fn run(id: u32, text: f64, agent: Option<f64>) -> BenchRun {
+        let mut run = BenchRun { id, ..finished_run() };
+        run.rows.retain(|row| row.part == BenchPart::Agent);
+        for row in &mut run.rows {
+            let speed = if row.traffic == BenchTraffic::Text { Some(text) } else { agent };
+            row.shots = speed.map(timed).into_iter().collect();
+            work_out(row);
+        }
+        run
+    }
+
+    fn profile() -> Profile {
+        Profile { model: "m".into(), ..Profile::default() }
+    }
+
+    #[test]
+    fn limits_and_manners_change_no_speed_and_everything_else_does() {
+        let plain = profile();
+        let roomy =
+            Profile { context: Some(4096), max_requests: 9, max_waiting: 1, chunk: 64, ..plain.clone() };
+        assert_eq!(speed_key(&plain), speed_key(&roomy));
+        for other in [
+            Profile { model: "n".into(), ..plain.clone() },
+            Profile { kv: "fp8".into(), ..plain.clone() },
+            Profile { mtp_depth: "2".into(), ..plain.clone() },
+            Profile { exact: true, ..plain.clone() },
+            Profile { fp4_activations: true, ..plain.clone() },
+        ] {
+            assert_ne!(speed_key(&plain), speed_key(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_run_that_knows_both_speeds_is_told() {
+        let speed =
+            |runs: &[BenchRun]| from_runs(runs, &profile()).0.map(|speed| (speed.run, speed.agent_tok_s));
+        let both = |speed: f64, agent: f64| run(1, speed, Some(agent));
+        let newest_first = [run(3, 70.0, None), run(2, 60.0, Some(80.0)), both(50.0, 90.0)];
+        let (run_id, agent) = speed(&newest_first).unwrap();
+        assert_eq!(run_id, Some(2));
+        assert!((agent.unwrap() - 80.0).abs() < 1e-9);
+        assert_eq!(speed(&newest_first[..1]), Some((Some(3), None)));
+        assert_eq!(from_runs(&newest_first, &Profile { kv: "fp8".into(), ..profile() }), (None, Vec::new()));
+    }
+
+    #[test]
+    fn a_persons_requests_make_a_figure_once_there_are_some() {
+        assert_eq!(from_requests(vec![50.0; 4], 1.0), None);
+        let speed = from_requests(vec![10.0, 50.0, 40.0, 60.0, 55.0], 7.0).unwrap();
+        assert_eq!((speed.decode_tok_s, speed.requests, speed.run, speed.at_ms), (50.0, Some(5), None, 7.0));
+    }
+}
