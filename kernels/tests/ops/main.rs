@@ -9,6 +9,7 @@ mod draft_head;
 #[cfg(feature = "emulator")]
 mod fp4;
 mod gdn;
+mod gdn_in;
 mod linear;
 mod moe;
 #[cfg(feature = "emulator")]
