@@ -1,5 +1,6 @@
 //! The GPU code as nvcc left it: no kernel spills, no hot kernel touches local memory, ptxas did as it was told. Prints the
-//! table of kernels (`-- --nocapture`). Without nvcc there is nothing to judge; with HEARTH_CUDA=required that is a failure.
+//! table of kernels (`-- --nocapture`), and with HEARTH_PTXAS_TABLE=FILE writes it as `results/ptxas.csv` has it. Without nvcc
+//! there is nothing to judge; with HEARTH_CUDA=required that is a failure.
 
 #[path = "../build/ptxas.rs"]
 mod ptxas;
@@ -37,8 +38,8 @@ fn fault(kernel: &Kernel) -> Option<String> {
     })
 }
 
-/// Everything wrong with one compiled file; prints its part of the table.
-fn judge(target: &str, log: &str, cubin: &[u8]) -> Vec<String> {
+/// Everything wrong with one compiled file; prints its part of the table, and adds it to `table`.
+fn judge(target: &str, log: &str, cubin: &[u8], table: &mut Vec<String>) -> Vec<String> {
     let mut faults: Vec<String> = log
         .lines()
         .filter(|line| line.contains("ptxas warning"))
@@ -48,6 +49,8 @@ fn judge(target: &str, log: &str, cubin: &[u8]) -> Vec<String> {
         let Kernel { name, registers, shared, stack, spills, cold } = &kernel;
         let mark = if *cold { "cold" } else { "" };
         println!("{name:<41} {target:<8} {registers:>9} {shared:>7} {stack:>6} {spills:>7} {mark}");
+        let cold = if *cold { "yes" } else { "no" };
+        table.push(format!("{name},{target},{registers},{shared},{stack},{spills},{cold}"));
         faults.extend(fault(&kernel).map(|what| format!("{target}: {what}")));
     }
     faults
@@ -79,13 +82,20 @@ fn no_kernel_spills_and_no_hot_kernel_uses_local_memory() {
         "{:<41} {:<8} {:>9} {:>7} {:>6} {:>7}",
         "kernel", "target", "registers", "shared", "local", "spills"
     );
-    let mut faults = Vec::new();
+    let (mut faults, mut table) = (Vec::new(), Vec::new());
     for target in ["sm_121a", "sm_90a"] {
+        let first = table.len();
         for log in logs(&Path::new(BUILT).join(target)) {
             let text = std::fs::read_to_string(&log).expect("the build script wrote it");
             let cubin = std::fs::read(log.with_extension("cubin")).expect("the build script wrote it");
-            faults.extend(judge(target, &text, &cubin));
+            faults.extend(judge(target, &text, &cubin, &mut table));
         }
+        table[first..].sort();
+    }
+    if let Some(file) = std::env::var_os("HEARTH_PTXAS_TABLE") {
+        table.insert(0, "kernel,target,registers,static_shared_bytes,stack_bytes,spill_bytes,cold".into());
+        std::fs::write(file, table.join("\n") + "\n")
+            .expect("HEARTH_PTXAS_TABLE names a file that can be written");
     }
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
 }
@@ -105,7 +115,8 @@ fn plant(name: &str, source: &str) -> Option<Vec<String>> {
         .expect("nvcc was there when the crate was built");
     let log = String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "the planted kernel should compile:\n{log}");
-    Some(judge("sm_90a", &log, &std::fs::read(folder.join("planted.cubin")).expect("nvcc wrote it")))
+    let cubin = std::fs::read(folder.join("planted.cubin")).expect("nvcc wrote it");
+    Some(judge("sm_90a", &log, &cubin, &mut Vec::new()))
 }
 
 const INDEXED: &str = r#"

@@ -10,12 +10,14 @@ Each *.toml here is a list of faults: `find` occurs once in `file` (or is its `n
 `tests` are run on the emulator. `silent` says why no test can notice it: an emulator that runs one thread at a time has no memory order.
 Only the changed files are compiled again, and the test program is linked with them in place of its own.
 
-Writes kernels/results/mutations.csv when all were planted. Ends with 1 if a fault went unnoticed that has no reason to, or was noticed
+What was planted before into the same sources, with the same tests, is not planted again. Writes kernels/results/mutations.csv when all
+were. Ends with 1 if a fault went unnoticed that has no reason to, or was noticed
 although it has one.
 """
 
 import concurrent.futures
 import csv
+import hashlib
 import json
 import os
 import pathlib
@@ -98,6 +100,20 @@ def units(fault):
     if "units" in fault:
         return fault["units"]
     return [p.name for p in sorted((KERNELS / "cuda").glob("*.cu")) if fault["file"] in includes(p, set())]
+
+
+def cost(fault):
+    """Bytes of the objects that are compiled again."""
+    return sum((PREPARED / name.replace(".cu", ".o")).stat().st_size for name in units(fault))
+
+
+def key(fault):
+    """Names the fault in the sources as they are: kernels, emulator, tests and launchers."""
+    known = hashlib.sha256(json.dumps(fault, sort_keys=True).encode())
+    for folder, names in (("cuda", "*.cu*"), ("emu", "*.?pp"), ("tests/ops", "*.rs"), ("src/cuda", "**/*.rs")):
+        for path in sorted((KERNELS / folder).glob(names)):
+            known.update(path.read_bytes())
+    return known.hexdigest()
 
 
 def prepare():
@@ -200,26 +216,33 @@ def main():
         for fault in planted:
             print(f"{fault['file']:<22} {fault['kind']:<10} {fault['what']}")
         return print(f"{len(planted)} faults")
+    global PREPARED
     objects, words = prepare()
+    PREPARED = objects
+    done_before = WORK / "done.json"
+    known = json.loads(done_before.read_text()) if done_before.exists() else {}
     results, lock, free = {}, threading.Lock(), [WORK / f"place{i}" for i in range(jobs)]
 
     def one(i, fault):
         with lock:
             place = free.pop()
         place.mkdir(exist_ok=True)
-        began = time.monotonic()
+        began, name = time.monotonic(), key(fault)
         try:
-            noticed, by = compile_and_test(fault, objects, words, place)
+            noticed, by = known[name] if name in known else compile_and_test(fault, objects, words, place)
         finally:
             with lock:
                 free.append(place)
         verdict = ("noticed" if noticed else "silent" if "silent" in fault else "UNNOTICED") + (" (has a reason not to be)" if noticed and "silent" in fault else "")
         with lock:
-            results[i] = (noticed, by)
+            results[i] = known[name] = (noticed, by)
+            done_before.write_text(json.dumps(known))
             print(f"{len(results):>3}/{len(planted)} {verdict:<10} {time.monotonic() - began:4.0f} s  {fault['file']}: {fault['what']}{' | ' + by if by else ''}", flush=True)
 
     with concurrent.futures.ThreadPoolExecutor(len(free)) as pool:
-        for done in [pool.submit(one, i, fault) for i, fault in enumerate(planted)]:
+        # What is compiled soonest comes first, so that a run that is cut short has most.
+        order = sorted(enumerate(planted), key=lambda numbered: cost(numbered[1]))
+        for done in [pool.submit(one, i, fault) for i, fault in order]:
             done.result()
     if not chosen:
         with TABLE.open("w", newline="") as file:

@@ -140,7 +140,8 @@ pub fn round(
     }
     verify.add("rms_norm", "final norm", 1, 4 * spec.hidden as u64);
     verify.add("linear", "head", 2, head);
-    verify.add("sample", "sampling", 1, 0);
+    // Without penalties, which take one more.
+    verify.add("sample", "sampling", 2, 0);
 
     let mut draft = Entries::default();
     if drafts > 0 {
@@ -160,7 +161,7 @@ pub fn round(
         if table > 0 {
             draft.add("spread_logits", "head", 1, table);
         }
-        draft.add("sample", "sampling", 1, 0);
+        draft.add("sample", "sampling", 2, 0);
     }
     Ok(Round { drafts, verify: verify.0, draft: draft.0 })
 }
