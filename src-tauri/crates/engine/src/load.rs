@@ -7,7 +7,7 @@ use std::{
 };
 
 use hearth_checkpoint::{Checkpoint, CheckpointError, Expanded, Outline};
-use hearth_kernels::{Device, OpError, Ops, selftest::Scale};
+use hearth_kernels::{Device, OpError, Ops, cpu::Simd, selftest::Scale};
 use hearth_model::{
     DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family,
 };
@@ -198,7 +198,8 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         };
         board.set_phase(loading(stage, at.fraction));
     };
-    let device = ops.identity();
+    // The CPU's sums depend on its instructions.
+    let device = format!("{}, {}", ops.identity(), Simd::available()[0].name());
     let model = Model::load(&checkpoint, ops, options, &mut progress).map_err(model_fault)?;
     board.lock().memory = Some(model.memory_parts());
 
