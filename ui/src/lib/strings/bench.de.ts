@@ -202,6 +202,8 @@ export const benchGerman: Translation<typeof bench> = {
       max_requests: "Anfragen zugleich",
       kv: "KV-Typ",
       mtp_depth: "Tiefe",
+      draft_head: "Kopf für Entwürfe",
+      stretch: "Kontext gestreckt",
       exact: "Exakt",
       fp4_activations: "FP4-Aktivierungen",
       others: "Andere auf der GPU",

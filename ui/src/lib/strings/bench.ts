@@ -200,6 +200,8 @@ export const bench = {
       max_requests: "Requests at once",
       kv: "KV type",
       mtp_depth: "Depth",
+      draft_head: "Head for drafts",
+      stretch: "Context stretched",
       exact: "Exact",
       fp4_activations: "FP4 activations",
       others: "Others on the GPU",

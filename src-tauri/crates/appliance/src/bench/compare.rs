@@ -119,6 +119,8 @@ fn conditions(a: &BenchRun, b: &BenchRun) -> Vec<BenchConditionChange> {
             ("max_requests", Some(engine.max_requests.to_string())),
             ("kv", Some(engine.kv.clone())),
             ("mtp_depth", engine.mtp_depth.clone()),
+            ("draft_head", engine.draft_head.clone()),
+            ("stretch", engine.stretch.map(|stretch| stretch.to_string())),
             ("exact", Some(engine.exact.to_string())),
             ("fp4_activations", Some(engine.fp4_activations.to_string())),
             ("others", names(conditions.others.iter().map(|one| one.name.clone()).collect())),
