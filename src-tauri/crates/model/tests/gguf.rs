@@ -244,6 +244,11 @@ fn other_architectures_missing_keys_and_foreign_tensors_are_refused_by_name() {
             assert_eq!(refused(&set(key, Meta::U32(huge))).code(), "model_config_invalid", "{key} {huge}");
         }
     }
+    let error = refused(&|file| {
+        set("qwen35moe.block_count", Meta::U32(1024))(file);
+        set("qwen35moe.expert_count", Meta::U32(4096))(file);
+    });
+    assert_eq!(error.code(), "tensor_wrong_shape", "and not four million experts in memory: {error}");
     let error = refused(&|file| file.tensors.retain(|tensor| tensor.0 != "blk.1.ffn_up_exps.weight"));
     assert_eq!(error.code(), "tensor_missing");
     let error = refused(&|file| file.tensor("blk.0.attn_q.bias", 0, &[4], vec![0; 16]));

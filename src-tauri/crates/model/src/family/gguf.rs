@@ -229,7 +229,11 @@ impl Tensors<'_> {
                 _ => Change::default(),
             };
             let (stored, paired) = self.stored_as(m.matrix, block);
-            for expert in 0..m.copies {
+            // What is missing is found missing where it is wanted. A stack of another number of experts than was said is refused for
+            // its first; only a stack that is there is taken apart, so that nobody can ask for millions of parts with a short file.
+            let Some(entry) = self.gguf.tensor(&format!("{stored}.weight")) else { continue };
+            let is_whole = !m.matrix.is_routed() || entry.shape.first() == Some(&m.copies);
+            for expert in 0..if is_whole { m.copies } else { 1 } {
                 let part = match (m.matrix.is_routed(), paired) {
                     (false, _) => None,
                     (true, None) => Some((expert, m.copies)),
