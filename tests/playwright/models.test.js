@@ -150,8 +150,8 @@ test("a folder is added and forgotten, and what is none says why", async () => {
   mkdirSync(path.join(hearth.home, "guf"), { recursive: true });
   writeFileSync(path.join(folder, "one/config.json"), '{"model_type":"bloom"}');
   writeFileSync(path.join(hearth.home, "guf/a.gguf"), "GGUF");
-  await page.getByRole("button", { name: "Add a folder…" }).click();
-  const dialog = page.getByRole("dialog", { name: "Add a folder with models" });
+  await page.getByRole("button", { name: "Add models…" }).click();
+  const dialog = page.getByRole("dialog", { name: "Add models from this machine" });
   for (const [typed, said] of [["relative", /whole path/], [path.join(hearth.home, "guf"), /GGUF/], ["/no/such", /there is no folder/i]]) {
     await dialog.getByLabel("Folder or GGUF file").fill(typed);
     await page.keyboard.press("Enter");

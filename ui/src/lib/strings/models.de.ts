@@ -67,7 +67,7 @@ export const modelsGerman: Translation<typeof models> = {
     removeLabel: (model) => `${model} löschen`,
     forget: "Vergessen",
     forgetLabel: (model) => `${model} von der Liste nehmen`,
-    import: "Ordner hinzufügen…",
+    import: "Modelle hinzufügen…",
   },
 
   remove: {
@@ -80,7 +80,7 @@ export const modelsGerman: Translation<typeof models> = {
   },
 
   import: {
-    title: "Einen Ordner mit Modellen hinzufügen",
+    title: "Modelle von diesem Rechner hinzufügen",
     how: "Ein Ordner mit config.json und *.safetensors, eine GGUF-Datei, oder ein Ordner mit beidem. Nichts wird kopiert oder verschoben.",
     label: "Ordner oder GGUF-Datei",
     placeholder: "/home/ich/modelle",

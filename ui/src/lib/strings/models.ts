@@ -65,7 +65,7 @@ export const models = {
     removeLabel: (model: string) => `Delete ${model}`,
     forget: "Forget",
     forgetLabel: (model: string) => `Take ${model} off the list`,
-    import: "Add a folder…",
+    import: "Add models…",
   },
 
   remove: {
@@ -78,7 +78,7 @@ export const models = {
   },
 
   import: {
-    title: "Add a folder with models",
+    title: "Add models from this machine",
     how: "A folder that holds config.json and *.safetensors, a GGUF file, or a folder of either. Nothing is copied or moved.",
     label: "Folder or GGUF file",
     placeholder: "/home/me/models",
