@@ -26,7 +26,7 @@ export const catalogue: CatalogueList = {
 export const hub: HubCard = { host: "huggingface.co", fault: null, token: "none", cache: "/home/me/.cache/huggingface/hub", free: 812e9 };
 
 const download = (number: number, model: string, more: Partial<DownloadCard>): DownloadCard => ({
-  number, model, revision: "main", commit: "0123456789abcdef0123456789abcdef01234567", phase: "fetching", files: 12, bytes: 21.8e9, done: 12.4e9,
+  number, model, revision: "main", file: null, commit: "0123456789abcdef0123456789abcdef01234567", phase: "fetching", files: 12, bytes: 21.8e9, done: 12.4e9,
   verified: 0, to_verify: 0, rate: 88e6, seconds_left: 107, fault: null, retry_in_s: null, ...more,
 });
 export const downloads: DownloadCard[] = [

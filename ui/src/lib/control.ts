@@ -100,7 +100,7 @@ export class Control {
   search = (words: string) => this.call<SearchCard[]>(`/api/hub/search?q=${encodeURIComponent(words)}`);
   keepToken = (token: string | null) => this.call<HubCard>("/api/hub/token", "PUT", { token } satisfies TokenRequest);
   download = (model: string) =>
-    this.call<DownloadCard[]>("/api/downloads", "POST", { model, revision: null } satisfies DownloadRequest);
+    this.call<DownloadCard[]>("/api/downloads", "POST", { model, revision: null, file: null } satisfies DownloadRequest);
   orderDownload = (number: number, order: DownloadOrder) =>
     this.call<DownloadCard[]>(`/api/downloads/${number}`, "POST", order);
   settings = () => this.call<Settings>("/api/settings");

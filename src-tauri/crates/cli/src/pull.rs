@@ -39,6 +39,9 @@ pub struct PullArgs {
     /// Branch, tag or commit; default: the newest.
     #[arg(long)]
     revision: Option<String>,
+    /// A GGUF file of the repository, or the first of a set; default: the model in safetensors.
+    #[arg(long, value_name = "NAME.gguf")]
+    file: Option<String>,
     /// Hand it to the running appliance and do not wait.
     #[arg(long)]
     detach: bool,
@@ -77,11 +80,16 @@ impl From<anyhow::Error> for Failure {
 pub fn pull(args: PullArgs, json: bool) -> anyhow::Result<ExitCode> {
     run(json, async |places: Option<Places>| {
         let wish = Wish::new(&args.model, args.revision.as_deref()).map_err(|error| Failure::from(&error))?;
+        let wish = wish.of_file(args.file.clone());
         let mut shown = Shown::new(json);
         if let Some(places) = &places
-            && let Some(first) =
-                ask(places, "POST", "/api/downloads", json!({ "model": wish.id, "revision": wish.revision }))
-                    .await?
+            && let Some(first) = ask(
+                places,
+                "POST",
+                "/api/downloads",
+                json!({ "model": wish.id, "revision": wish.revision, "file": wish.file }),
+            )
+            .await?
         {
             return follow(places, first, &wish, args.detach, &mut shown).await;
         }
@@ -182,7 +190,9 @@ async fn follow(
     loop {
         let cards: Vec<DownloadCard> =
             serde_json::from_value(list).context("the appliance gave another answer than expected")?;
-        let card = cards.into_iter().find(|card| card.model == wish.id && card.revision == wish.revision);
+        let card = cards
+            .into_iter()
+            .find(|card| card.model == wish.id && card.revision == wish.revision && card.file == wish.file);
         let Some(card) = card else { return Err(Failure::Interrupted("The download was cancelled.")) };
         shown.show(&card);
         match (card.phase, card.fault) {
@@ -213,7 +223,15 @@ async fn here(wish: &Wish, shown: &mut Shown) -> Result<(), Failure> {
     let meter = Arc::new(Meter::default());
     let picture = |state, progress: Progress, problem| {
         let (id, revision) = (wish.id.clone(), wish.revision.clone());
-        DownloadCard::of(&Download { number: 0, id, revision, state, progress, problem })
+        DownloadCard::of(&Download {
+            number: 0,
+            id,
+            revision,
+            file: wish.file.clone(),
+            state,
+            progress,
+            problem,
+        })
     };
     let work = download(&remote, &cache, wish, Tactics::default(), &meter);
     tokio::pin!(work);

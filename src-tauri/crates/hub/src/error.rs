@@ -42,11 +42,23 @@ pub enum HubError {
         /// The folder.
         path: PathBuf,
     },
-    /// A repository of GGUF files.
-    #[error("{place} holds GGUF files only, of which Hearth cannot download one alone yet")]
+    /// A repository of GGUF files, of which somebody has to choose one.
+    #[error("{place} holds GGUF files, of which one has to be chosen: {}", list(files))]
     Gguf {
         /// The repository.
         place: String,
+        /// Names of those that can be.
+        files: Vec<String>,
+    },
+    /// A repository without the file that was asked for.
+    #[error("{place} has no GGUF file {file:?}; it has: {}", list(files))]
+    NoSuchFile {
+        /// The repository.
+        place: String,
+        /// The name.
+        file: String,
+        /// Names of those that can be chosen.
+        files: Vec<String>,
     },
     /// A folder with several GGUF models.
     #[error("{path} holds {count} GGUF models")]
@@ -209,6 +221,7 @@ impl HubError {
             HubError::NoFolder { .. } => "no_such_folder",
             HubError::NoConfig { .. } => "not_a_model_folder",
             HubError::Gguf { .. } => "gguf_not_supported",
+            HubError::NoSuchFile { .. } => "no_such_file",
             HubError::SeveralGguf { .. } => "gguf_ambiguous",
             HubError::Unreadable { .. } => "unreadable",
             HubError::Unwritable { .. } => "unwritable",
@@ -258,8 +271,9 @@ impl HubError {
                 "Point at the folder that holds config.json and the *.safetensors files, or at a GGUF file."
             }
             HubError::Gguf { .. } => {
-                "Choose a safetensors version of this model, or download one of its files yourself and add it on the page Models."
+                "Choose a safetensors version of this model, or name one of the files: hearth pull ID --file NAME.gguf."
             }
+            HubError::NoSuchFile { .. } => "Give one of these names.",
             HubError::SeveralGguf { .. } => "Give the path of one of the files.",
             HubError::Unreadable { .. } => "Check the permissions of the file.",
             HubError::Unwritable { .. } => "Check that the folder belongs to you and its disk is writable.",
@@ -302,4 +316,14 @@ impl HubError {
             HubError::Busy { .. } => "Wait for it to end, or end it, then go on.",
         }
     }
+}
+
+/// A few names for a sentence.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} more", names.len() - SHOWN);
+    }
+    if text.is_empty() { "none".into() } else { text }
 }

@@ -66,13 +66,27 @@ pub fn is_gguf(path: &Path) -> bool {
 /// The GGUF models directly inside a folder, in name order: of a set the first file. Vision towers (`mmproj`) are parts of others.
 pub fn gguf_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<PathBuf> = entries
-        .filter(|path| is_gguf(path) && path.is_file())
-        .filter(|path| !stem(path).starts_with("mmproj"))
-        .filter(|path| numbered(stem(path)).is_none_or(|(_, number, _)| number == "00001"))
-        .collect();
+    let mut files: Vec<PathBuf> =
+        entries.filter(|path| is_gguf(path) && path.is_file()).filter(|path| is_first_of_set(path)).collect();
     files.sort();
     files
+}
+
+/// Whether a GGUF file stands for a model: no vision tower, and no later file of a set.
+pub(crate) fn is_first_of_set(path: &Path) -> bool {
+    let stem = stem(path);
+    !stem.starts_with("mmproj") && numbered(stem).is_none_or(|(_, number, _)| number == "00001")
+}
+
+/// Whether two GGUF files are the same, or files of one set.
+pub(crate) fn same_set(one: &Path, other: &Path) -> bool {
+    let set = |path: &Path| numbered(stem(path)).map(|(name, _, count)| (name.to_owned(), count.to_owned()));
+    one == other
+        || (is_gguf(one)
+            && is_gguf(other)
+            && set(one).is_some()
+            && set(one) == set(other)
+            && one.parent() == other.parent())
 }
 
 fn stem(path: &Path) -> &str {
@@ -89,12 +103,11 @@ fn numbered(stem: &str) -> Option<(&str, &str, &str)> {
 
 /// The files of the set that begins with `path`; itself if it is no set.
 fn set_of(path: &Path) -> Vec<PathBuf> {
-    let Some((name, _, count)) = numbered(stem(path)) else { return vec![path.into()] };
-    let is_one = |other: &PathBuf| {
-        is_gguf(other) && numbered(stem(other)).is_some_and(|found| found.0 == name && found.2 == count)
-    };
+    if numbered(stem(path)).is_none() {
+        return vec![path.into()];
+    }
     let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(is_one).collect()
+    entries.map(|entry| entry.path()).filter(|other| same_set(path, other)).collect()
 }
 
 /// The models directly inside `folder` (and `folder` itself if it is one): folders with a config.json, GGUF files, and the GGUF

@@ -1,10 +1,15 @@
 //! What a repository on the hub holds at one commit, and which of its files a model needs. Filled from the hub's answer by
 //! `remote`, used by `download` and `headers`.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::HubError;
+use crate::{
+    HubError,
+    found::{is_first_of_set, is_gguf, same_set},
+};
 
 /// A file of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,11 +52,15 @@ impl Listing {
     }
 
     /// The files a model needs: what lies at the top as configuration, tokenizer, template, licence text or safetensors.
-    /// Other formats of the same weights, pictures and sub-folders stay on the hub.
+    /// Other formats of the same weights, pictures and sub-folders stay on the hub. Of a GGUF that was chosen by its `file`, only
+    /// that, and the others of its set.
     ///
     /// # Errors
-    /// `Gguf` and `NoWeights` if there is nothing to run.
-    pub fn wanted(&self) -> Result<Vec<RemoteFile>, HubError> {
+    /// `Gguf` and `NoWeights` if there is nothing to run, `NoSuchFile` for a file that is not there.
+    pub fn wanted(&self, file: Option<&str>) -> Result<Vec<RemoteFile>, HubError> {
+        if let Some(name) = file {
+            return self.gguf(name);
+        }
         let has = |name: &str| self.files.iter().any(|file| file.path == name);
         // The publisher's own format of the same weights, next to the common one.
         let doubled = has("model.safetensors") || has("model.safetensors.index.json");
@@ -64,11 +73,34 @@ impl Listing {
             .collect();
         if !wanted.iter().any(|file| file.path.ends_with(".safetensors")) {
             return Err(match self.files.iter().any(|file| file.path.ends_with(".gguf")) {
-                true => HubError::Gguf { place: self.id.clone() },
+                true => HubError::Gguf { place: self.id.clone(), files: self.ggufs() },
                 false => HubError::NoWeights { id: self.id.clone() },
             });
         }
         Ok(wanted)
+    }
+
+    /// The GGUF models at the top, of a set the first file.
+    fn ggufs(&self) -> Vec<String> {
+        let at_the_top = |path: &&str| !path.contains('/') && is_gguf(Path::new(path));
+        let first = |path: &&str| is_first_of_set(Path::new(path));
+        let names = self.files.iter().map(|file| file.path.as_str());
+        names.filter(at_the_top).filter(first).map(str::to_owned).collect()
+    }
+
+    fn gguf(&self, name: &str) -> Result<Vec<RemoteFile>, HubError> {
+        let files: Vec<RemoteFile> = self
+            .files
+            .iter()
+            .filter(|file| same_set(Path::new(name), Path::new(&file.path)))
+            .cloned()
+            .collect();
+        let is_there = files.iter().any(|file| file.path == name);
+        if !is_there || name.contains('/') || !is_gguf(Path::new(name)) {
+            let file = name.chars().take(200).collect();
+            return Err(HubError::NoSuchFile { place: self.id.clone(), file, files: self.ggufs() });
+        }
+        Ok(files)
     }
 }
 
@@ -116,7 +148,7 @@ mod tests {
 
     fn wanted(names: &[&str]) -> Result<Vec<String>, &'static str> {
         let listing = Listing::from_answer("Org/Name", &answer(names)).unwrap();
-        let files = listing.wanted().map_err(|error| error.code())?;
+        let files = listing.wanted(None).map_err(|error| error.code())?;
         Ok(files.into_iter().map(|file| file.path).collect())
     }
 
@@ -154,6 +186,25 @@ mod tests {
         assert_eq!(wanted(&["consolidated.safetensors"]).unwrap(), ["consolidated.safetensors"]);
         assert_eq!(wanted(&["config.json", "a.gguf"]), Err("gguf_not_supported"));
         assert_eq!(wanted(&["config.json", "pytorch_model.bin"]), Err("no_weights"));
+    }
+
+    #[test]
+    fn one_gguf_is_fetched_by_its_name_with_its_set_and_nothing_beside_it() {
+        let set = ["m-Q8-00001-of-00002.gguf", "m-Q8-00002-of-00002.gguf"];
+        let names =
+            [&set[..], &["m-Q4.gguf", "mmproj.gguf", "README.md", "deep/m-Q2.gguf", "config.json"]].concat();
+        let listing = Listing::from_answer("Org/Name", &answer(&names)).unwrap();
+        let wanted = |file: &str| {
+            let files = listing.wanted(Some(file)).map_err(|error| error.code())?;
+            Ok(files.into_iter().map(|file| file.path).collect::<Vec<_>>())
+        };
+        assert_eq!(wanted("m-Q4.gguf").unwrap(), ["m-Q4.gguf"]);
+        assert_eq!(wanted(set[0]).unwrap(), set);
+        for absent in ["m-Q5.gguf", "config.json", "deep/m-Q2.gguf", "../m-Q4.gguf", ""] {
+            assert_eq!(wanted(absent), Err("no_such_file"), "{absent}");
+        }
+        let told = listing.wanted(None).unwrap_err().to_string();
+        assert!(told.contains("m-Q8-00001-of-00002.gguf, m-Q4.gguf") && !told.contains("00002-of"), "{told}");
     }
 
     #[test]

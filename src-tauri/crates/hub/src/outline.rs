@@ -47,7 +47,7 @@ impl RemoteOutline {
     /// Those of `Remote::listing` and `Listing::wanted`; `BadAnswer` for what is no safetensors file.
     pub async fn read(remote: &Remote, store: &Path, wish: &Wish) -> Result<RemoteOutline, HubError> {
         let listing = again(|| remote.listing(&wish.id, &wish.revision)).await?;
-        let wanted = listing.wanted()?;
+        let wanted = listing.wanted(None)?;
         if let Some(known) = RemoteOutline::known(store, &wish.id)
             && known.listing.commit == listing.commit
         {
@@ -90,7 +90,7 @@ impl RemoteOutline {
     pub fn known(store: &Path, id: &str) -> Option<RemoteOutline> {
         let folder = place(store, id);
         let listing: Listing = serde_json::from_slice(&fs::read(folder.join(MARK)).ok()?).ok()?;
-        let wanted = listing.wanted().ok().filter(|_| listing.id == id)?;
+        let wanted = listing.wanted(None).ok().filter(|_| listing.id == id)?;
         Some(RemoteOutline { listing, wanted, folder })
     }
 

@@ -481,3 +481,35 @@ async fn deleting_tells_what_it_frees_and_frees_it() {
         fs::read_dir(scene.root.path().join("hub")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, [".locks"]);
 }
+
+#[tokio::test]
+async fn one_gguf_file_is_downloaded_by_its_name_and_found_by_the_repositorys() {
+    let scene = Scene::new();
+    let files: Vec<(&str, Vec<u8>, bool)> = vec![
+        ("README.md", noise(900, 1), false),
+        ("m-Q4_K_M.gguf", noise(120_000, 2), true),
+        ("m-Q8_0.gguf", noise(150_000, 3), true),
+    ];
+    scene.hub.commit(ID, 'c', &files);
+    let wish = |file: Option<&str>| Wish::new(ID, None).unwrap().of_file(file.map(str::to_owned));
+    let (remote, cache) = (scene.remote(None), scene.cache());
+    for (file, code) in [(None, "gguf_not_supported"), (Some("m-Q5.gguf"), "no_such_file")] {
+        let error = download(&remote, &cache, &wish(file), tactics(), &scene.meter).await.unwrap_err();
+        assert_eq!(error.code(), code);
+        assert!(error.to_string().contains("m-Q4_K_M.gguf, m-Q8_0.gguf"), "{error}");
+    }
+    let get =
+        async |file| download(&remote, &cache, &wish(Some(file)), tactics(), &scene.meter).await.unwrap();
+    let snapshot = get("m-Q8_0.gguf").await;
+    assert_eq!(fs::read(snapshot.join("m-Q8_0.gguf")).unwrap(), files[2].1);
+    assert!(!snapshot.join("m-Q4_K_M.gguf").exists() && !snapshot.join("README.md").exists());
+    let found = hearth_hub::locate(ID, Some(&cache)).unwrap();
+    let path = snapshot.join("m-Q8_0.gguf");
+    assert_eq!(found, hearth_hub::Location::Folder { path, id: Some(ID.into()) });
+    assert_eq!(cache.ids(), [ID]);
+    // Another beside it makes the repository's name say too little.
+    get("m-Q4_K_M.gguf").await;
+    let error = hearth_hub::locate(ID, Some(&cache)).unwrap_err();
+    assert!(matches!(error, HubError::SeveralGguf { count: 2, .. }), "{error}");
+    assert!(snapshot.join("m-Q8_0.gguf").exists());
+}

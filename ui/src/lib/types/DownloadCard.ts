@@ -19,6 +19,10 @@ model: string,
  */
 revision: string, 
 /**
+ * The GGUF file that is fetched; null: a model in safetensors.
+ */
+file: string | null, 
+/**
  * The commit it is pinned to; null until known.
  */
 commit: string | null, 

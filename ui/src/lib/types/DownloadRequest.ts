@@ -11,4 +11,8 @@ model: string,
 /**
  * Branch, tag or commit; null: the newest.
  */
-revision: string | null, };
+revision: string | null, 
+/**
+ * The GGUF file to fetch; null: the model in safetensors.
+ */
+file: string | null, };

@@ -45,8 +45,8 @@ pub(super) async fn downloads(State(control): State<Control>) -> Answer {
 }
 
 pub(super) async fn download(State(control): State<Control>, body: Bytes) -> Answer {
-    let DownloadRequest { model, revision } = message(&body, None)?;
-    let wish = Wish::new(&model, revision.as_deref()).map_err(|error| hub_failed(&error))?;
+    let DownloadRequest { model, revision, file } = message(&body, None)?;
+    let wish = Wish::new(&model, revision.as_deref()).map_err(|error| hub_failed(&error))?.of_file(file);
     // A setting that forbids it is told now, not in the queue.
     control.hub.remote().map_err(|error| hub_failed(&error))?;
     let downloads = queue(&control)?;

@@ -43,6 +43,8 @@ pub struct DownloadCard {
     pub model: String,
     /// Branch, tag or commit that was asked for.
     pub revision: String,
+    /// The GGUF file that is fetched; null: a model in safetensors.
+    pub file: Option<String>,
     /// The commit it is pinned to; null until known.
     pub commit: Option<String>,
     /// What it does.
@@ -89,6 +91,7 @@ impl DownloadCard {
             number: u32::try_from(download.number).unwrap_or(u32::MAX),
             model: download.id.clone(),
             revision: download.revision.clone(),
+            file: download.file.clone(),
             commit: progress.commit.clone(),
             phase,
             files: progress.files,
@@ -114,6 +117,9 @@ pub struct DownloadRequest {
     /// Branch, tag or commit; null: the newest.
     #[serde(default)]
     pub revision: Option<String>,
+    /// The GGUF file to fetch; null: the model in safetensors.
+    #[serde(default)]
+    pub file: Option<String>,
 }
 
 /// `POST /api/downloads/NUMBER`.

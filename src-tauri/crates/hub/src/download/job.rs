@@ -24,6 +24,8 @@ pub struct Wish {
     pub id: String,
     /// Branch, tag or commit.
     pub revision: String,
+    /// The GGUF file to fetch of it; null: the model in safetensors.
+    pub file: Option<String>,
     /// The commit an earlier run was pinned to.
     pub commit: Option<String>,
 }
@@ -45,7 +47,12 @@ impl Wish {
             let revision = revision.chars().take(200).collect();
             return Err(HubError::NoRevision { id: id.into(), revision });
         }
-        Ok(Wish { id: id.into(), revision: revision.into(), commit: None })
+        Ok(Wish { id: id.into(), revision: revision.into(), file: None, commit: None })
+    }
+
+    /// The same of one GGUF file. Whether there is one of this name, the hub will say.
+    pub fn of_file(self, file: Option<String>) -> Wish {
+        Wish { file, ..self }
     }
 }
 
@@ -125,7 +132,7 @@ async fn bring(
     tactics: Tactics,
     meter: &Arc<Meter>,
 ) -> Result<PathBuf, HubError> {
-    let files = listing.wanted()?;
+    let files = listing.wanted(wish.file.as_deref())?;
     // Two files of the same content are one blob.
     let mut seen = BTreeSet::new();
     let blobs: Vec<RemoteFile> =

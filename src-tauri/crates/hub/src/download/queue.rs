@@ -25,6 +25,8 @@ pub struct Download {
     pub id: String,
     /// Branch, tag or commit.
     pub revision: String,
+    /// The GGUF file that is fetched; null: a model in safetensors.
+    pub file: Option<String>,
     /// What it does.
     pub state: DownloadState,
     /// How far it is.
@@ -72,6 +74,8 @@ struct Entry {
     number: u64,
     id: String,
     revision: String,
+    #[serde(default)]
+    file: Option<String>,
     commit: Option<String>,
     state: DownloadState,
     bytes: Option<u64>,
@@ -222,8 +226,8 @@ impl Keeper {
             return;
         };
         (entry.state, entry.problem) = (DownloadState::Running, None);
-        let wish =
-            Wish { id: entry.id.clone(), revision: entry.revision.clone(), commit: entry.commit.clone() };
+        let Entry { id, revision, file, commit, .. } = entry.clone();
+        let wish = Wish { id, revision, file, commit };
         let meter = Arc::new(Meter::default());
         let (cache, tactics, connect) =
             (self.options.cache.clone(), self.options.tactics, self.options.connect.clone());
@@ -290,8 +294,13 @@ impl Keeper {
     }
 
     fn add(&mut self, wish: Wish) -> u64 {
-        let same = |entry: &&mut Entry| entry.id == wish.id && entry.revision == wish.revision;
-        self.entries.retain(|entry| !(entry.id == wish.id && entry.state == DownloadState::Done));
+        let same = |entry: &&mut Entry| {
+            entry.id == wish.id && entry.revision == wish.revision && entry.file == wish.file
+        };
+        let done = |entry: &Entry| {
+            entry.id == wish.id && entry.file == wish.file && entry.state == DownloadState::Done
+        };
+        self.entries.retain(|entry| !done(entry));
         if let Some(entry) = self.entries.iter_mut().find(same) {
             if matches!(entry.state, DownloadState::Paused | DownloadState::Failed) {
                 entry.state = DownloadState::Queued;
@@ -304,6 +313,7 @@ impl Keeper {
             number,
             id: wish.id,
             revision: wish.revision,
+            file: wish.file,
             commit: wish.commit,
             state: DownloadState::Queued,
             bytes: None,
@@ -378,6 +388,7 @@ impl Keeper {
                     number: entry.number,
                     id: entry.id.clone(),
                     revision: entry.revision.clone(),
+                    file: entry.file.clone(),
                     state: entry.state,
                     progress,
                     problem: entry.problem.clone(),
