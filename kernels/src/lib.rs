@@ -9,6 +9,7 @@ pub mod direct;
 mod error;
 pub mod fetch;
 pub mod fp4;
+pub mod host;
 mod kv;
 mod narrow;
 pub mod only;
@@ -19,6 +20,7 @@ mod plan;
 mod rope;
 pub mod sample;
 pub mod selftest;
+pub mod splitmix;
 pub mod tensor;
 pub mod weight;
 

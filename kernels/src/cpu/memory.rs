@@ -1,6 +1,7 @@
 //! Tensors in host memory: allocation, upload with conversion, and reading back.
 
 use super::buffer::{HostBuffer, Plain};
+use crate::splitmix::{STEP, splitmix64};
 use crate::tensor::Buffer;
 use crate::{DType, OpError, Result, Tensor};
 use half::{bf16, f16};
@@ -19,10 +20,8 @@ pub(crate) fn scramble(x: &mut Tensor, seed: u64) -> Result<()> {
     let bytes = x.host_mut::<u8>("scramble", "x")?;
     let whole = bytes.len() / 16 * 16;
     for (i, word) in bytes[..whole].chunks_exact_mut(8).enumerate() {
-        let mut z = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word.copy_from_slice(&((z ^ (z >> 31)) & 0xbbbb_bbbb_bbbb_bbbb).to_le_bytes());
+        let number = splitmix64(seed.wrapping_add((i as u64 + 1).wrapping_mul(STEP)));
+        word.copy_from_slice(&(number & 0xbbbb_bbbb_bbbb_bbbb).to_le_bytes());
     }
     Ok(())
 }

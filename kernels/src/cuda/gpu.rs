@@ -1,6 +1,7 @@
 //! What a driver of a GPU does: memory, launches, recorded graphs. `Cuda` and its launchers are the only callers; the
 //! drivers are the real one and the emulator.
 
+use crate::host::HostMemory;
 use crate::sample::Arriving;
 use crate::{OpError, Result};
 use std::fmt::Debug;
@@ -126,12 +127,12 @@ pub(crate) trait Bounce {
 
 /// `MemAvailable` of /proc/meminfo, bytes: what can be had without swapping.
 pub(crate) fn available_on_host() -> Result<u64> {
-    let path = "/proc/meminfo";
-    let fault = |what: String| OpError::Device { device: "host", code: path.into(), what };
-    let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| fault("has no MemAvailable".into()))
+    let unknown = || OpError::Device {
+        device: "host",
+        code: "/proc/meminfo".into(),
+        what: "does not tell how much memory is available".into(),
+    };
+    HostMemory::now().map(|memory| memory.available).ok_or_else(unknown)
 }
 
 /// Kernel arguments: plain values without padding, laid out as the kernel's struct.

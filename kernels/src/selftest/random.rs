@@ -1,21 +1,19 @@
 //! Random numbers, tensors and packed matrices for the self-test, the same for the same seed on every backend.
 
 use crate::ops::{Norm, Pass, Segment};
+use crate::splitmix::{STEP, SplitMix64};
 use crate::{DType, Fp8Scales, Nvfp4Global, Ops, PackedWeight, Result, Tensor, Values, Weight, WeightFormat};
 
-/// SplitMix64.
-pub(super) struct Random(u64);
+/// A stream of numbers.
+pub(super) struct Random(SplitMix64);
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Random(SplitMix64(seed.wrapping_mul(STEP)))
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     /// Uniform in -1 .. 1.

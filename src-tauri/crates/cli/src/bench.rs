@@ -15,6 +15,7 @@ use anyhow::{bail, ensure};
 use hearth_kernels::{
     Device,
     cpu::{Simd, bandwidth},
+    host::HostMemory,
 };
 use hearth_model::{
     Budget, KvTypes, WeightSource,
@@ -253,7 +254,7 @@ fn bench(
 ) -> anyhow::Result<Report> {
     let budget = measure::budget(source, formats, plan).map_err(with_next_step)?;
     let ops = measure::open(plan)?;
-    let available = ops.available_memory().or_else(machine::available_memory);
+    let available = ops.available_memory().or_else(|| HostMemory::now().map(|memory| memory.available));
     refuse_what_does_not_fit(name, &budget, available)?;
     let roof = || measure::roof(ops.as_ref(), plan);
     let before = roof()?;

@@ -2,6 +2,7 @@
 //! request's choices.
 
 use hearth_kernels::sample::random_bits;
+use hearth_kernels::splitmix::{STEP, splitmix64};
 
 /// A number in [0, 1) with 53 random bits, for the token at `position` of a request with `seed`.
 pub fn uniform(seed: u64, position: u64) -> f64 {
@@ -14,10 +15,7 @@ pub fn derived_seed(seed: u64, index: usize) -> u64 {
     if index == 0 {
         return seed;
     }
-    let mut z = seed.wrapping_add((index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    splitmix64(seed.wrapping_add((index as u64).wrapping_mul(STEP)))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::parts;
 use crate::source::{Dense, StoredMatrix, StoredTensor, WeightSource};
 use crate::spec::ModelSpec;
 use hearth_checkpoint::{LinearFormat, Matrix};
+use hearth_kernels::splitmix::SplitMix64;
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, PackedWeight, Values};
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -256,8 +257,8 @@ impl WeightSource for Synthetic {
     }
 
     fn dense(&self, tensor: &str, shape: &[usize]) -> Result<Dense<'_>, ModelError> {
-        let mut random = Random(hash(tensor));
-        let mut draw = |low: f32, high: f32| low + (high - low) * random.unit();
+        let mut random = SplitMix64(hash(tensor));
+        let mut draw = |low: f32, high: f32| low + (high - low) * unit(&mut random);
         let numbers = (0..shape.iter().product::<usize>()).map(|_| match tensor.rsplit('.').nth(1) {
             _ if tensor.ends_with("A_log") => draw(0.05, 4.0).ln(),
             _ if tensor.ends_with("dt_bias") => draw(-1.5, -0.5),
@@ -297,7 +298,7 @@ fn pools(spec: &ModelSpec, recipe: &Recipe) -> Pools {
         }
     }
     let [nvfp4, fp8, bf16] = largest;
-    let mut random = Random(0x4845_4152_5448);
+    let mut random = SplitMix64(0x4845_4152_5448);
     let mut bytes = |len: usize, map: fn(u64) -> u64| -> Vec<u8> {
         if len == 0 {
             return Vec::new();
@@ -320,20 +321,7 @@ fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// SplitMix64: small, fast, the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in 0..1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u32 << 24) as f32
-    }
+/// Uniform in 0..1.
+fn unit(random: &mut SplitMix64) -> f32 {
+    (random.next() >> 40) as f32 / (1u32 << 24) as f32
 }
