@@ -115,8 +115,15 @@ pub trait DeviceMemory {
     /// How many graphs are recorded.
     fn recorded(&self) -> usize;
 
+    /// How many kernels have been started or recorded so far; a replayed graph counts none.
+    fn launches(&self) -> u64;
+
     /// Contexts to record passes at, one for each way in which a launch depends on the context, up to `context` tokens.
     fn tiers(&self, context: usize) -> Vec<usize>;
+
+    /// Bytes that are free outside the planned block now, by the word of the driver, or of the kernel where the device shares the
+    /// host's memory; None where nobody tells.
+    fn free_beside(&self) -> Option<u64>;
 
     /// The first fault of the device, [`OpError::Device`]. After one its memory holds nothing that can be trusted, and no
     /// other call can succeed: the process has to end.

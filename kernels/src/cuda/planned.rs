@@ -96,8 +96,16 @@ impl DeviceMemory for Cuda {
         self.graphs.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
+    fn launches(&self) -> u64 {
+        self.slab.launches()
+    }
+
     fn tiers(&self, context: usize) -> Vec<usize> {
         super::graphs::tiers(context)
+    }
+
+    fn free_beside(&self) -> Option<u64> {
+        self.slab.under().available().ok()
     }
 
     fn fault(&self) -> Option<OpError> {

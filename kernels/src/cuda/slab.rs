@@ -9,6 +9,7 @@ use super::gpu::{Bounce, Gpu, Launch, Properties};
 use crate::plan::refused;
 use crate::sample::Arriving;
 use crate::{MemoryPlan, OpError, Result};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A device that gives out memory from its slab only, once there is a plan; until then, as the device does.
@@ -18,6 +19,7 @@ pub(crate) struct Slab {
     planned: Mutex<Option<Planned>>,
     /// The first fault of the device.
     fault: Fault,
+    launches: AtomicU64,
 }
 
 /// The first fault of a device.
@@ -62,7 +64,7 @@ struct Planned {
 impl Slab {
     /// Over `gpu`, without a plan yet.
     pub fn over(gpu: Arc<dyn Gpu>) -> Slab {
-        Slab { gpu, planned: Mutex::default(), fault: Fault::default() }
+        Slab { gpu, planned: Mutex::default(), fault: Fault::default(), launches: AtomicU64::new(0) }
     }
 
     fn planned(&self) -> MutexGuard<'_, Option<Planned>> {
@@ -104,6 +106,11 @@ impl Slab {
     /// Bytes of the block from its start to the end of the highest allocation there ever was; 0 without a plan.
     pub fn reach(&self) -> u64 {
         self.planned().as_ref().map_or(0, |planned| planned.gaps.reach())
+    }
+
+    /// Kernels started or recorded so far.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed)
     }
 
     /// The first fault of the device, if there was one.
@@ -189,6 +196,7 @@ impl Gpu for Slab {
     }
 
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
+        self.launches.fetch_add(1, Ordering::Relaxed);
         self.noted(self.gpu.launch(launch, args))
     }
 

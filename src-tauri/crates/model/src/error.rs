@@ -111,7 +111,7 @@ pub enum ModelError {
     #[error("this model has no MTP head loaded")]
     NoMtp,
     /// An op refused or failed.
-    #[error("{place}: {source}")]
+    #[error("{place}: {}", brief(source))]
     Op {
         /// Module or layer where it happened.
         place: String,
@@ -149,6 +149,9 @@ impl ModelError {
         match self {
             ModelError::DoesNotFit { plan, available } => {
                 Some(plan.table(&[("available", *available)]).trim_start_matches('\n').to_owned())
+            }
+            ModelError::Op { source: OpError::Plan { table, .. }, .. } => {
+                Some(table.trim_start_matches('\n').to_owned())
             }
             _ => None,
         }
@@ -198,6 +201,14 @@ impl ModelError {
             ModelError::NoMtp => "Run without MTP, or choose a model whose folder has `mtp.*` tensors.",
             ModelError::Op { .. } => "Restart the model; if it persists, report it with the log.",
         }
+    }
+}
+
+/// The op's error without a table, which is evidence.
+fn brief(source: &OpError) -> String {
+    match source {
+        OpError::Plan { device, reason, .. } => format!("{device}: {reason}"),
+        other => other.to_string(),
     }
 }
 

@@ -36,7 +36,7 @@ pub use error::ModelError;
 pub use forward::{Tap, TapFn};
 pub use kept::KeptSizes;
 pub use kv::{KvPlace, KvType, KvTypes};
-pub use model::{Logits, MemoryParts, Model, RecurrentState};
+pub use model::{Logits, MemoryParts, Model, RecordedGraphs, RecurrentState};
 pub use open::{open, outline};
 pub use options::{LoadOptions, LoadProgress, LoadStage, MemoryLimit, PAGE_LEN};
 pub use sampled::Choosing;

@@ -35,6 +35,18 @@ pub struct MemoryParts {
     pub scratch: u64,
 }
 
+/// The recorded graphs of a device, for which the driver takes memory by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordedGraphs {
+    /// How many.
+    pub count: usize,
+    /// Bytes that the plan has for them.
+    pub planned: u64,
+    /// By how many bytes less is free than before they were recorded; None where nobody tells. Where the device shares the
+    /// host's memory, other programs have their part in it.
+    pub taken: Option<u64>,
+}
+
 /// Logits of the wanted rows, `[rows, vocab]` f32 row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logits {
@@ -80,6 +92,7 @@ pub struct Model {
     pub(crate) wanted: Wanted,
     budget: Budget,
     memory: MemoryParts,
+    graphs: Option<RecordedGraphs>,
 }
 
 /// A checkpoint, and what it is under options.
@@ -179,7 +192,13 @@ impl Model {
         let mut model = Model::assemble(ops, spec, options, weights, scratch, budget);
         model.memory.scratch += working;
         tell(LoadStage::RecordGraphs, 0.0, None);
+        let free = |ops: &dyn Ops| ops.memory().and_then(|memory| memory.free_beside());
+        let before = free(model.ops.as_ref());
         model.record_ahead(&mut |fraction| tell(LoadStage::RecordGraphs, fraction, None))?;
+        let taken = before.zip(free(model.ops.as_ref())).map(|(before, after)| before.saturating_sub(after));
+        let count = model.ops.memory().map(|memory| memory.recorded());
+        model.graphs =
+            count.map(|count| RecordedGraphs { count, planned: rehearsal::graphs_of(&plan), taken });
         tell(LoadStage::RecordGraphs, 1.0, None);
         Ok(model)
     }
@@ -225,6 +244,7 @@ impl Model {
             wanted: Wanted::default(),
             budget,
             memory,
+            graphs: None,
         }
     }
 
@@ -246,6 +266,11 @@ impl Model {
     /// Memory it holds.
     pub fn memory(&self) -> MemoryParts {
         self.memory
+    }
+
+    /// The recorded graphs; None on a backend that records none.
+    pub fn recorded_graphs(&self) -> Option<RecordedGraphs> {
+        self.graphs
     }
 
     /// Numbers in a row of logits.

@@ -28,9 +28,18 @@ const EXPANDING: &str = "expanding weights";
 const CONVERTING: u64 = 64 << 20;
 
 /// Launches of a layer in decode, at most, and what the driver keeps of one in a recorded graph: its arguments (up to 600
-/// bytes) and its own description. An assumption, not a measurement.
+/// bytes) and its own description. An assumption: what the driver takes is measured when they are recorded, and an engine
+/// says so where it is more.
 const LAUNCHES: usize = 10;
 const NODE: u64 = 2048;
+
+/// What they are called in a plan.
+const GRAPHS: &str = "recorded graphs (estimated)";
+
+/// Bytes that a plan has for recorded graphs.
+pub(crate) fn graphs_of(plan: &MemoryPlan) -> u64 {
+    plan.beside.iter().filter(|(name, _)| name == GRAPHS).map(|(_, bytes)| bytes).sum()
+}
 
 /// A plan, with what [`hearth_kernels::DeviceMemory::keep`] takes of it.
 #[derive(Debug, Clone, Default)]
@@ -133,7 +142,7 @@ pub(crate) fn plan(
     let graphs =
         ahead::shapes(options, decode_rows, spec.mtp.is_some()).len() * memory.tiers(options.context).len();
     let nodes = (spec.layers.len() * LAUNCHES + LAUNCHES) as u64;
-    plan.beside.push(("recorded graphs (estimated)".to_owned(), graphs.min(256) as u64 * nodes * NODE));
+    plan.beside.push((GRAPHS.to_owned(), graphs.min(256) as u64 * nodes * NODE));
     if counting.available_memory().is_none() {
         plan.beside.push(("buffers for reading".to_owned(), READING));
         if source.is_converted() {

@@ -8,6 +8,8 @@ use common::{folder, options, pass, segment};
 use hearth_checkpoint::Checkpoint;
 use hearth_kernels::sample::SampleRow;
 use hearth_kernels::{Device, Ops};
+use hearth_model::formats::Formats;
+use hearth_model::ledger;
 use hearth_model::synthetic::Synthetic;
 use hearth_model::{DraftFormat, DraftHead, LoadOptions, LoadStage, MemoryLimit, Model, Seed, WeightSource};
 use std::sync::Arc;
@@ -53,6 +55,33 @@ fn a_load_takes_what_was_planned_to_the_byte() {
         for bytes in [budget.weights.total(), budget.kv, budget.state, budget.scratch] {
             assert!(plan.items.iter().any(|(_, planned)| *planned == bytes), "{name}: {:?}", plan.items);
         }
+    }
+}
+
+#[test]
+fn the_ledger_counts_the_launches_that_a_recorded_step_has() {
+    // FP8 and bf16 projections, which convolve in their launch; one format, which does not; no experts.
+    let mixed = Synthetic::named("tiny:nvfp4-mixed").unwrap();
+    let plain = Synthetic::named("tiny:bf16").unwrap();
+    let dense = Checkpoint::open(&folder("qwen3_5")).unwrap();
+    let sources: [(&str, &dyn WeightSource, &dyn Formats); 3] =
+        [("mixed", &mixed, &mixed), ("bf16", &plain, &plain), ("dense", &dense, dense.outline())];
+    for (name, source, formats) in sources {
+        let ops = emulated();
+        let memory = ops.memory().unwrap();
+        // One request at one context: a single graph.
+        let options = LoadOptions { context: 128, slots: 1, max_rows: 16, mtp: false, ..options() };
+        let mut at = Vec::new();
+        let mut note = |progress: hearth_model::LoadProgress| {
+            if progress.stage == LoadStage::RecordGraphs {
+                at.push(memory.launches());
+            }
+        };
+        let model = Model::load(source, ops.clone(), options, &mut note).unwrap();
+        assert_eq!(memory.recorded(), 1);
+        let round = ledger::round(model.spec(), formats, KvType::Bf16, 1, 0).unwrap();
+        let counted: u32 = round.verify.iter().filter(|entry| entry.op != "sample").map(|e| e.launches).sum();
+        assert_eq!(at[at.len() - 1] - at[0], u64::from(counted), "{name}: {:?}", round.verify);
     }
 }
 
@@ -190,5 +219,9 @@ fn memory_that_went_to_somebody_else_since_it_was_counted_is_a_refusal_that_says
     let error = Model::load(&source, emulated(), options, &mut |_| {}).unwrap_err();
     assert_eq!(error.code(), "memory_plan_failed");
     let text = error.to_string();
-    assert!(text.contains("another program has taken some") && text.contains("weights"), "{text}");
+    assert!(text.ends_with("another program has taken some") && !text.contains('\n'), "{text}");
+    let table = error.evidence().unwrap();
+    for line in ["weights", "planned", "left to everything else", "available when planned", "available"] {
+        assert!(table.contains(line), "{line} is missing in: {table}");
+    }
 }

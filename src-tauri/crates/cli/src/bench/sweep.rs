@@ -46,7 +46,7 @@ pub struct Plan {
 /// One figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// `memory`, `load`, `decode`, `prefill`, `decode op` or `prefill op`.
+    /// `memory`, `load`, `graphs`, `decode`, `prefill`, `decode op` or `prefill op`.
     pub kind: &'static str,
     /// Name of the op, or empty.
     pub op: String,
@@ -128,6 +128,19 @@ pub fn sweep(
         bytes: Some(model.memory().weights),
         rate: None,
     });
+    // How many graphs were recorded, and by how many bytes less is free since.
+    if let Some(graphs) = model.recorded_graphs() {
+        add(Row {
+            kind: "graphs",
+            op: String::new(),
+            tokens: 0,
+            rows: graphs.count,
+            seconds: 0.0,
+            wall: None,
+            bytes: graphs.taken,
+            rate: None,
+        });
+    }
     model.scramble_cache(1).map_err(with_next_step)?;
     for (i, &context) in plan.contexts.iter().enumerate() {
         let widths = if i == 0 { &plan.widths[..] } else { &plan.widths[..1] };
@@ -331,7 +344,9 @@ fn memory_rows(memory: &Bandwidth) -> [Row; 3] {
 impl Row {
     /// The floor of its bytes over its time.
     fn fraction(&self, read: f64) -> Option<f64> {
-        self.bytes.filter(|bytes| *bytes > 0).map(|bytes| bytes as f64 / read / self.seconds)
+        self.bytes
+            .filter(|bytes| *bytes > 0 && self.seconds > 0.0)
+            .map(|bytes| bytes as f64 / read / self.seconds)
     }
 }
 
