@@ -40,12 +40,15 @@ impl Device {
     pub fn open(self, threads: Option<usize>) -> Result<Opened> {
         let cpu = || Cpu::new(threads);
         match self {
-            Device::Cpu => Ok(Opened { ops: Arc::new(cpu()?), notice: None }),
-            Device::Cuda => Ok(Opened { ops: Arc::new(Cuda::open()?), notice: None }),
+            Device::Cpu => Ok(Opened::asked_for(cpu()?)),
+            Device::Cuda => Ok(Opened::asked_for(Cuda::open()?)),
             Device::Emulated => emulated(),
             Device::Auto => match Cuda::open() {
-                Ok(cuda) => Ok(Opened { ops: Arc::new(cuda), notice: None }),
-                Err(error) => Ok(Opened { ops: Arc::new(cpu()?), notice: Some(error.to_string()) }),
+                Ok(cuda) => Ok(Opened::asked_for(cuda)),
+                Err(error) => {
+                    let unexpected = Cuda::driver_is_installed();
+                    Ok(Opened { ops: Arc::new(cpu()?), notice: Some(error), unexpected })
+                }
             },
         }
     }
@@ -57,7 +60,16 @@ pub struct Opened {
     /// The backend.
     pub ops: Arc<dyn Ops>,
     /// Why it is not the GPU, where that was left open.
-    pub notice: Option<String>,
+    pub notice: Option<OpError>,
+    /// Whether somebody who owns this machine would wonder: NVIDIA's driver is there, and its GPU is not used.
+    pub unexpected: bool,
+}
+
+impl Opened {
+    /// The backend that was asked for.
+    fn asked_for(ops: impl Ops + 'static) -> Opened {
+        Opened { ops: Arc::new(ops), notice: None, unexpected: false }
+    }
 }
 
 impl std::fmt::Debug for Opened {
@@ -69,13 +81,13 @@ impl std::fmt::Debug for Opened {
 #[cfg(feature = "emulator")]
 fn emulated() -> Result<Opened> {
     use crate::cuda::emulated::EmulatorOptions;
-    Ok(Opened { ops: Arc::new(Cuda::emulated(EmulatorOptions::default())?), notice: None })
+    Ok(Opened::asked_for(Cuda::emulated(EmulatorOptions::default())?))
 }
 
 #[cfg(not(feature = "emulator"))]
 fn emulated() -> Result<Opened> {
-    let reason = "this build has no emulator; build with the feature `emulator`, or use --device cpu";
-    Err(OpError::Unavailable { device: "emulated", reason: reason.to_owned() })
+    let remedy = "Build with the feature `emulator`, or run on the CPU with --device cpu.";
+    Err(OpError::Unavailable { device: "emulated", reason: "this build has no emulator".to_owned(), remedy })
 }
 
 impl std::str::FromStr for Device {

@@ -52,12 +52,14 @@ pub enum OpError {
         what: String,
     },
     /// The backend cannot be used on this machine; another one can.
-    #[error("{device}: {reason}")]
+    #[error("{device}: {reason}. {remedy}")]
     Unavailable {
         /// Name of the backend.
         device: &'static str,
-        /// Why, and what to do about it.
+        /// Why.
         reason: String,
+        /// What to do about it, sentences with their full stops.
+        remedy: &'static str,
     },
     /// The memory plan cannot be kept.
     #[error("{device}: {reason}:{table}")]

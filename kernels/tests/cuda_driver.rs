@@ -55,8 +55,8 @@ fn open() {
 #[test]
 fn a_machine_without_the_driver_is_told_what_to_install_and_to_use_the_cpu() {
     match Cuda::open() {
-        Err(OpError::Unavailable { reason, .. }) => {
-            assert!(reason.contains("CPU (--device cpu)"), "{reason}")
+        Err(OpError::Unavailable { remedy, .. }) => {
+            assert!(remedy.contains("on the CPU with --device cpu"), "{remedy}")
         }
         Err(other) => panic!("{other}"),
         Ok(cuda) => println!("there is a GPU: {:?}", cuda.properties()),

@@ -97,9 +97,16 @@ impl Plot {
 
     /// Starts `hearth up` and waits for its line.
     pub fn up(&self, args: &[&str]) -> House<'_> {
+        self.up_on(args, &mut |_| {})
+    }
+
+    /// The same on a machine that `prepare` makes: its environment.
+    pub fn up_on(&self, args: &[&str], prepare: &mut dyn FnMut(&mut Command)) -> House<'_> {
         let args = ["up", "--json", "--port", "0"].iter().chain(args).map(OsStr::new).collect::<Vec<_>>();
         let log = fs::File::create(self.root().join("up.log")).expect("a log can be written");
-        let mut child = self.command(&args).stdout(Stdio::piped()).stderr(log).spawn().expect("hearth runs");
+        let mut command = self.command(&args);
+        prepare(&mut command);
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("hearth runs");
         let mut line = String::new();
         let mut out = BufReader::new(child.stdout.take().expect("stdout is piped"));
         out.read_line(&mut line).expect("a line");

@@ -8,6 +8,8 @@ mod fetch;
 mod kernels;
 mod pinned;
 
+pub(super) use device::is_installed;
+
 use super::gpu::{Bounce, Gpu, Launch, Properties, available_on_host};
 use crate::sample::Arriving;
 use crate::{OpError, Result};

@@ -82,6 +82,11 @@ impl Cuda {
         Cuda::over(Arc::new(driver::Driver::open()?))
     }
 
+    /// Whether NVIDIA's driver is installed, whatever [`Cuda::open`] makes of it.
+    pub fn driver_is_installed() -> bool {
+        driver::is_installed()
+    }
+
     /// The backend over a driver.
     pub(crate) fn over(gpu: Arc<dyn Gpu>) -> Result<Cuda> {
         let slab = Arc::new(Slab::over(gpu));

@@ -1,6 +1,16 @@
 // A stand-in for NVIDIA's libcuda.so.1, as far as src/cuda/driver.rs uses it: one GPU whose memory is the host's and whose
 // kernels do nothing. It is strict and late: asynchronous copies happen only when something waits for them, so that a
-// buffer that is reused too early shows. FAKE_CUDA chooses what is wrong with it. Tests load it; nothing ships it.
+// buffer that is reused too early shows; a kernel's argument has the size that its machine code says. Tests load it; nothing ships it.
+//
+// FAKE_CUDA is a list of words, divided by commas: what is wrong with it, and which GPU it is (a GB10, if it does not say).
+//   old, no-device, mismatch            the driver
+//   two, unsupported, h200              the GPU
+//   illegal                             waiting for the GPU reports a fault
+//   taken                               all of the memory is free when first asked, and hardly any later
+//   crowded                             no allocation of more than 8 MiB succeeds
+//   no-graphs                           no memory for recorded graphs
+//   heavy-graphs                        a recorded graph takes 8 MiB
+#include <elf.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -11,12 +21,22 @@
 enum { OK = 0, INVALID = 1, MEMORY = 2, NO_DEVICE = 100, NO_CONTEXT = 201, NOT_FOUND = 500, ILLEGAL = 700, CAPTURE = 900, UNKNOWN = 999 };
 
 static int mode(const char* name) {
-    const char* value = getenv("FAKE_CUDA");
-    return value && strcmp(value, name) == 0;
+    const char* at = getenv("FAKE_CUDA");
+    size_t length = strlen(name);
+    while (at) {
+        if (strncmp(at, name, length) == 0 && (at[length] == 0 || at[length] == ',')) return 1;
+        at = strchr(at, ',');
+        if (at) at++;
+    }
+    return 0;
 }
 
-// What was called, one word each, to standard output: the test reads it.
+// Whether a GPU is the discrete one, a Hopper.
+static int hopper(int device) { return device || mode("h200"); }
+
+// What was called, one word each, to standard output: the test reads it. Not with FAKE_CUDA_QUIET.
 static void tell(const char* form, ...) {
+    if (getenv("FAKE_CUDA_QUIET")) return;
     va_list list;
     va_start(list, form);
     printf("fake: ");
@@ -29,6 +49,7 @@ static void tell(const char* form, ...) {
 static __thread void* current;
 static int capturing;
 static long held;
+static size_t in_graphs; // bytes
 
 struct copy { void* to; const void* from; size_t bytes; int byte; };
 static struct copy queue[4096];
@@ -74,18 +95,18 @@ int cuGetErrorName(int code, const char** name) {
 int cuDeviceGetCount(int* count) { *count = mode("two") ? 2 : 1; return OK; }
 int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return OK; }
 int cuDeviceGetName(char* name, int size, int device) {
-    snprintf(name, size, "%s", mode("unsupported") ? "Stand-in 4090" : device ? "Stand-in H200" : "Stand-in GB10");
+    snprintf(name, size, "%s", mode("unsupported") ? "Stand-in 4090" : hopper(device) ? "Stand-in H200" : "Stand-in GB10");
     return OK;
 }
-int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)(device ? 141 : 128) << 30; return OK; }
+int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)(hopper(device) ? 141 : 128) << 30; return OK; }
 int cuDeviceGetAttribute(int* value, int which, int device) {
     switch (which) {
-        case 75: *value = mode("unsupported") ? 8 : device ? 9 : 12; break;
-        case 76: *value = mode("unsupported") ? 9 : device ? 0 : 1; break;
-        case 16: *value = device ? 132 : 48; break;
-        case 38: *value = (device ? 50 : 24) << 20; break;
-        case 97: *value = device ? 232448 : 101376; break;
-        case 18: *value = !device; break;
+        case 75: *value = mode("unsupported") ? 8 : hopper(device) ? 9 : 12; break;
+        case 76: *value = mode("unsupported") ? 9 : hopper(device) ? 0 : 1; break;
+        case 16: *value = hopper(device) ? 132 : 48; break;
+        case 38: *value = (hopper(device) ? 50 : 24) << 20; break;
+        case 97: *value = hopper(device) ? 232448 : 101376; break;
+        case 18: *value = !hopper(device); break;
         default: return INVALID;
     }
     return OK;
@@ -99,7 +120,14 @@ int cuStreamDestroy_v2(void* stream) { free(stream); held--; return OK; }
 int cuStreamSynchronize(void* stream) { (void)stream; return mode("illegal") ? ILLEGAL : wait_until(passed + queued); }
 int cuStreamBeginCapture_v2(void* stream, int mode) { (void)stream; capturing = 1; return mode == 1 ? OK : INVALID; }
 int cuStreamEndCapture(void* stream, void** graph) { (void)stream; capturing = 0; *graph = malloc(1); held++; return OK; }
-int cuGraphInstantiateWithFlags(void** made, void* graph, unsigned long long flags) { (void)graph; *made = malloc(1); held++; return flags ? INVALID : OK; }
+int cuGraphInstantiateWithFlags(void** made, void* graph, unsigned long long flags) {
+    (void)graph;
+    if (mode("no-graphs")) return MEMORY;
+    if (mode("heavy-graphs")) in_graphs += (size_t)8 << 20;
+    *made = malloc(1);
+    held++;
+    return flags ? INVALID : OK;
+}
 int cuGraphUpload(void* graph, void* stream) { (void)graph; (void)stream; tell("uploaded"); return OK; }
 int cuGraphLaunch(void* graph, void* stream) { (void)graph; (void)stream; tell("replayed"); return OK; }
 int cuGraphDestroy(void* graph) { free(graph); held--; return OK; }
@@ -111,10 +139,19 @@ int cuEventRecord(void* event, void* stream) { (void)stream; ((struct event*)eve
 int cuEventSynchronize(void* event) { return wait_until(((struct event*)event)->after); }
 int cuEventElapsedTime_v2(float* ms, void* from, void* to) { (void)from; (void)to; *ms = 2.0f; return OK; }
 
-int cuMemGetInfo_v2(size_t* free, size_t* total) { *free = (size_t)1 << 30; *total = (size_t)2 << 30; return OK; }
+// FAKE_CUDA_FREE: MiB that are free; 1024 otherwise.
+int cuMemGetInfo_v2(size_t* free, size_t* total) {
+    static int asked;
+    const char* told = getenv("FAKE_CUDA_FREE");
+    *total = (size_t)141 << 30;
+    *free = (size_t)(told ? atol(told) : 1024) << 20;
+    if (mode("taken") && asked++ > 0) *free = (size_t)64 << 20;
+    *free -= in_graphs < *free ? in_graphs : *free;
+    return OK;
+}
 int cuMemAlloc_v2(uint64_t* address, size_t bytes) {
     if (!current) return NO_CONTEXT;
-    if (bytes > (size_t)1 << 30) return MEMORY;
+    if (bytes > (size_t)1 << 30 || (mode("crowded") && bytes > (size_t)8 << 20)) return MEMORY;
     *address = (uint64_t)(uintptr_t)aligned_alloc(512, (bytes + 511) / 512 * 512);
     held++;
     return OK;
@@ -130,27 +167,59 @@ int cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, void* stream) {
     (void)stream;
     return capturing ? CAPTURE : enqueue((struct copy){to, (void*)(uintptr_t)from, bytes, 0});
 }
+int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void* stream) {
+    (void)stream;
+    return capturing ? CAPTURE : enqueue((struct copy){(void*)(uintptr_t)to, (void*)(uintptr_t)from, bytes, 0});
+}
 int cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, void* stream) {
     (void)stream;
     return capturing ? OK : enqueue((struct copy){(void*)(uintptr_t)to, NULL, bytes, byte});
 }
 
+// A kernel: its name, and the size of its argument by the attribute PARAM_CBANK (0x0a) in the section .nv.info.NAME: symbol,
+// offset, size.
+struct function { const char* name; size_t argument; };
+
+static size_t argument_of(const unsigned char* image, const char* name) {
+    const Elf64_Ehdr* elf = (const Elf64_Ehdr*)image;
+    const Elf64_Shdr* sections = (const Elf64_Shdr*)(image + elf->e_shoff);
+    const char* names = (const char*)image + sections[elf->e_shstrndx].sh_offset;
+    for (int i = 0; i < elf->e_shnum; i++) {
+        const char* section = names + sections[i].sh_name;
+        if (strncmp(section, ".nv.info.", 9) != 0 || strcmp(section + 9, name) != 0) continue;
+        const unsigned char *at = image + sections[i].sh_offset, *end = at + sections[i].sh_size;
+        while (at + 4 <= end) {
+            uint16_t size, bytes;
+            memcpy(&size, at + 2, 2);
+            if (at[0] == 4 && at[1] == 0x0a) return memcpy(&bytes, at + 10, 2), bytes;
+            at += 4 + (at[0] == 4 ? size : 0);
+        }
+    }
+    return 0;
+}
+
 int cuModuleLoadData(void** module, const void* image) {
     if (memcmp(image, "\177ELF", 4) != 0 || (uintptr_t)image % 64 != 0) return INVALID;
-    *module = malloc(1);
+    *module = (void*)image;
     held++;
     return OK;
 }
-int cuModuleUnload(void* module) { free(module); held--; return OK; }
+int cuModuleUnload(void* module) { (void)module; held--; return OK; }
 int cuModuleGetFunction(void** function, void* module, const char* name) {
-    (void)module;
-    *function = strdup(name);
-    return OK;
+    size_t argument = argument_of(module, name);
+    struct function* made = malloc(sizeof *made);
+    *made = (struct function){strdup(name), argument};
+    *function = made;
+    return argument ? OK : NOT_FOUND;
 }
 int cuFuncLoad(void* function) { (void)function; return OK; }
 int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t* size) {
     *offset = 0;
+<<<<<<< HEAD
     *size = strncmp(function, "measure_", 8) == 0 ? 24 : strncmp(function, "sample_", 7) == 0 ? 72 : 0;
+=======
+    *size = ((struct function*)function)->argument;
+>>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
     return index ? INVALID : OK;
 }
 int cuFuncGetAttribute(int* value, int which, void* function) { (void)function; *value = 1024; return which == 1 ? OK : INVALID; }
@@ -160,7 +229,9 @@ struct config { unsigned grid[3], block[3], shared; void* stream; int* attribute
 int cuLaunchKernelEx(const struct config* config, void* function, void** arguments, void** extra) {
     if (!current) return NO_CONTEXT;
     if (extra || !arguments || !config->grid[0] || !config->block[0]) return INVALID;
-    tell("launched %s grid %u block %u shared %u pdl %d", (char*)function, config->grid[0], config->block[0], config->shared,
-         config->count ? config->attributes[0] == 6 && config->attributes[2] == 1 : 0);
+    // A model has thousands of launches.
+    if (strncmp(((struct function*)function)->name, "measure_", 8) == 0)
+        tell("launched %s grid %u block %u shared %u pdl %d", ((struct function*)function)->name, config->grid[0], config->block[0], config->shared,
+             config->count ? config->attributes[0] == 6 && config->attributes[2] == 1 : 0);
     return OK;
 }

@@ -36,9 +36,15 @@ impl Context {
 }
 
 /// The error of a GPU that cannot be used, with what to do about it.
-fn unavailable(reason: impl Into<String>) -> OpError {
-    OpError::Unavailable { device: DEVICE, reason: reason.into() }
+fn unavailable(reason: impl Into<String>, remedy: &'static str) -> OpError {
+    OpError::Unavailable { device: DEVICE, reason: reason.into(), remedy }
 }
+
+/// What to do without a driver, or with an old one.
+const GET: &str = "Install NVIDIA driver 580 or newer, or run on the CPU with --device cpu.";
+/// What to do without a GPU.
+const LOOK: &str =
+    "Run on the CPU with --device cpu; if there is a GPU, look whether CUDA_VISIBLE_DEVICES hides it.";
 
 /// Turns the driver's answer into an error that names it and says what was being done.
 pub(super) fn check(code: sys::CUresult, what: impl FnOnce() -> String) -> Result<()> {
@@ -86,7 +92,8 @@ impl Device {
     /// Opens the GPU with the most memory among those this build has code for, and makes its context current.
     pub fn open() -> Result<Device> {
         let built = targets().map_err(|why| {
-            unavailable(format!("this build of Hearth has no GPU code: {why}. Build it again, or run on the CPU (--device cpu)"))
+            let remedy = "Build it again, or run on the CPU with --device cpu.";
+            unavailable(format!("this build of Hearth has no GPU code: {why}"), remedy)
         })?;
         let api = start_driver()?;
         let mut found = Vec::new();
@@ -103,11 +110,12 @@ impl Device {
         }
         let Some((_, handle, target, properties)) = found.into_iter().max_by_key(|(memory, ..)| *memory)
         else {
-            return Err(unavailable(format!(
+            let reason = format!(
                 "Hearth has no kernels for this GPU: {}. Supported are the GB10 of the DGX Spark (compute capability 12.1) and \
-                 H100, H200 and GH200 (9.0). Models run on the CPU with --device cpu",
+                 H100, H200 and GH200 (9.0)",
                 others.join(", ")
-            )));
+            );
+            return Err(unavailable(reason, "Run on the CPU with --device cpu."));
         };
         let mut context = null_mut();
         // SAFETY: the device exists; `context` is written on success.
@@ -137,38 +145,39 @@ impl Drop for Device {
     }
 }
 
+/// Whether NVIDIA's driver is installed.
+pub(crate) fn is_installed() -> bool {
+    // SAFETY: loads and closes a shared library of the system.
+    unsafe { sys::is_culib_present() }
+}
+
 /// Loads and starts the driver; the version of its API.
 fn start_driver() -> Result<i32> {
-    const GET: &str = "Install NVIDIA driver 580 or newer, or run on the CPU (--device cpu)";
     // Every other call of cudarc panics without the library, so this one comes first.
-    // SAFETY: loads and closes a shared library of the system.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(unavailable(format!(
-            "NVIDIA's driver is not installed (libcuda.so.1 was not found). {GET}"
-        )));
+    if !is_installed() {
+        return Err(unavailable("NVIDIA's driver is not installed (libcuda.so.1 was not found)", GET));
     }
     let mut api = 0;
     // SAFETY: this call needs no cuInit; `api` is written on success. It and cuInit are in every driver.
     check(unsafe { sys::cuDriverGetVersion(&mut api) }, || "asking for the driver's version".into())?;
     // Before the first call that an older library may not have.
     if api < NEEDED {
-        return Err(unavailable(format!(
-            "the NVIDIA driver {} is too old: Hearth needs CUDA 13.0, which is driver 580 or newer. {GET}",
-            driver_words(api)
-        )));
+        let driver = driver_words(api);
+        let reason = format!(
+            "the NVIDIA driver {driver} is too old: Hearth needs CUDA 13.0, which is driver 580 or newer"
+        );
+        return Err(unavailable(reason, GET));
     }
     // SAFETY: the flags are 0, as they have to be.
     match unsafe { sys::cuInit(0) } {
         sys::CUresult::CUDA_SUCCESS => Ok(api),
-        sys::CUresult::CUDA_ERROR_NO_DEVICE => Err(unavailable(format!(
-            "the NVIDIA driver {} finds no GPU (CUDA_VISIBLE_DEVICES hides some, if it is set). Run on the CPU with --device cpu",
-            driver_words(api)
-        ))),
-        code => Err(unavailable(format!(
-            "the NVIDIA driver {} does not start: {}. After an update of the driver, restart the machine; nvidia-smi tells more",
-            driver_words(api),
-            name_of(code)
-        ))),
+        sys::CUresult::CUDA_ERROR_NO_DEVICE => {
+            Err(unavailable(format!("the NVIDIA driver {} finds no GPU", driver_words(api)), LOOK))
+        }
+        code => Err(unavailable(
+            format!("the NVIDIA driver {} does not start: {}", driver_words(api), name_of(code)),
+            "After an update of the driver, restart the machine; nvidia-smi tells more. Until then run on the CPU with --device cpu.",
+        )),
     }
 }
 
@@ -177,7 +186,7 @@ fn count() -> Result<i32> {
     // SAFETY: `count` is written on success.
     check(unsafe { sys::cuDeviceGetCount(&mut count) }, || "counting GPUs".into())?;
     if count == 0 {
-        return Err(unavailable("the NVIDIA driver finds no GPU. Run on the CPU with --device cpu"));
+        return Err(unavailable("the NVIDIA driver finds no GPU", LOOK));
     }
     Ok(count)
 }

@@ -17,5 +17,6 @@ pub fn open(model: &str) -> anyhow::Result<Checkpoint> {
 
 /// The error with what to do about it.
 pub fn with_next_step(error: ModelError) -> anyhow::Error {
-    anyhow::anyhow!("{error}. {}", error.next_step())
+    let table = error.evidence().map(|table| format!("\n{table}")).unwrap_or_default();
+    anyhow::anyhow!("{error}. {}{table}", error.next_step())
 }

@@ -34,6 +34,7 @@ mod keep;
 mod known;
 mod load;
 mod logprobs;
+mod memory;
 #[cfg(test)]
 mod mix_tests;
 mod model_runner;
@@ -75,8 +76,9 @@ pub use draft_head::DraftWish;
 pub use engine::{End, Engine, Loaded, Served};
 pub use error::EngineError;
 pub use grammar::{Begin, Constraint, GrammarError, GrammarSource, Spaces};
-pub use load::{LoadRequest, SamplingDefaults, default_reserve, load};
+pub use load::{LoadRequest, SamplingDefaults, load};
 pub use logprobs::{Logprobs, MOST as MOST_LOGPROBS};
+pub use memory::default_reserve;
 pub use random::derived_seed;
 pub use replay::{Recognise, Turn};
 pub use request::{Event, Finish, Request, Usage};

@@ -6,10 +6,17 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+<<<<<<< HEAD
 use hearth_checkpoint::{Checkpoint, CheckpointError, Expanded, Outline};
 use hearth_kernels::{Device, OpError, Ops, cpu::Simd, selftest::Scale};
 use hearth_model::{
     DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family,
+=======
+use hearth_checkpoint::{Checkpoint, CheckpointError};
+use hearth_kernels::{Device, OpError, Ops, ops::Pass, selftest::Scale};
+use hearth_model::{
+    KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, RecordedGraphs, Seed, family,
+>>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
 };
 use serde_json::Value;
 
@@ -20,7 +27,11 @@ use crate::{
     disk::{Computed, DiskRequest, model_digest},
     draft_head::DraftWish,
     engine::{Loaded, Served},
+<<<<<<< HEAD
     model_runner::MemoryReport,
+=======
+    memory::{memory_limit, over_plan},
+>>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
     policy::Policy,
     proof,
     sampler::Sampling,
@@ -116,11 +127,12 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     })?;
     // Before the checkpoint is read: a GPU that cannot be used is known within a moment.
     let opened = device.open(request.threads).map_err(not_opened)?;
+    let mut notices = Vec::new();
     if let Some(notice) = &opened.notice {
         tracing::info!("computing on the CPU ({notice})");
+        notices.extend(opened.unexpected.then(|| gpu_not_used(notice)));
     }
     let mut ops = opened.ops;
-    let mut notices = Vec::new();
     if ops.device() == "cuda"
         && let Err(fault) =
             proof::require(ops.as_ref(), Scale::Full, proof::folder().as_deref(), &mut || board.beat())
@@ -132,11 +144,11 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         ops = Device::Cpu.open(request.threads).map_err(not_opened)?.ops;
         notices.push(fault);
     }
-    if request.fp4_activations
-        && let Err(fault) = switch_fp4_on(request, ops.as_ref(), board)
-    {
+    let mut fp4_activations = request.fp4_activations;
+    if fp4_activations && let Err(fault) = switch_fp4_on(request, ops.as_ref(), board) {
         tracing::warn!(evidence = ?fault.evidence, "{fault}");
         notices.push(fault);
+        fp4_activations = false;
     }
     let checkpoint = match &request.folder {
         Some(folder) => hearth_model::open(folder).map_err(model_fault)?,
@@ -179,11 +191,14 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         device: ops.device().to_owned(),
         exact: options.exact,
         mtp_depth: spec.mtp.as_ref().map(|_| request.mtp_depth.to_string()),
+<<<<<<< HEAD
         draft_head: spec.mtp.as_ref().map(|_| {
             // As many tokens as there are in the end: of a file, or all of a small vocabulary.
             let tokens = options.draft_head.tokens.as_ref().map(|tokens| tokens.len());
             DraftWish { tokens, ..request.draft_head }.to_string()
         }),
+=======
+>>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
         fp4_activations,
         notices,
     });
@@ -202,6 +217,14 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     let device = format!("{}, {}", ops.identity(), Simd::available()[0].name());
     let model = Model::load(&checkpoint, ops, options, &mut progress).map_err(model_fault)?;
     board.lock().memory = Some(model.memory_parts());
+    if let Some(graphs) = model.recorded_graphs() {
+        let RecordedGraphs { count, planned, taken } = graphs;
+        tracing::info!(count, planned, taken, "recorded graphs, bytes");
+        if let (Some(notice), Some(model)) = (over_plan(graphs), board.lock().model.as_mut()) {
+            tracing::warn!(evidence = ?notice.evidence, "{notice}");
+            model.notices.push(notice);
+        }
+    }
 
     let kv = model.options().kv.to_string();
     let disk = request.prefix_disk.as_ref().and_then(|disk| {
@@ -276,6 +299,7 @@ fn switch_fp4_on(request: &LoadRequest, ops: &dyn Ops, board: &Board) -> Result<
     ops.set_fp4_activations(true).map_err(not_opened)
 }
 
+<<<<<<< HEAD
 /// What is said of weights that take more memory than room in their file, if there are any.
 fn expanded(outline: &Outline) -> Option<Fault> {
     let Expanded { types, stored, loaded } = outline.expanded()?;
@@ -287,12 +311,25 @@ fn expanded(outline: &Outline) -> Option<Fault> {
         gib(loaded)
     );
     Some(Fault::new("gguf_expanded", text, "A safetensors copy in NVFP4 or FP8 stays packed."))
+=======
+/// A notice that the machine's GPU is not used, with the reason that opening it gave.
+fn gpu_not_used(error: &OpError) -> Fault {
+    let (reason, remedy) = match error {
+        OpError::Unavailable { reason, remedy, .. } => (reason.clone(), *remedy),
+        other => (other.to_string(), "Free some of the GPU's memory and start the model again."),
+    };
+    Fault::new(
+        "gpu_not_used",
+        format!("Models run on the CPU, since the GPU cannot be used: {reason}."),
+        remedy,
+    )
+>>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
 }
 
 fn not_opened(error: OpError) -> Fault {
     match error {
-        OpError::Unavailable { .. } => {
-            Fault::new("device_unavailable", sentence(&error), "Or run with --device cpu.")
+        OpError::Unavailable { reason, remedy, .. } => {
+            Fault::new("device_unavailable", as_sentence(&reason), remedy)
         }
         _ => Fault::new("device_failed", sentence(&error), "Free some memory and try again."),
     }
@@ -337,28 +374,6 @@ fn fit(
     Ok(options)
 }
 
-/// Bytes to leave to everything else on a machine with `total` bytes, unless a person chooses: an eighth, at most
-/// 12 GiB. Where GPU and host share one memory, a pool that is full to the last byte stops the whole machine.
-pub fn default_reserve(total: u64) -> u64 {
-    (total / 8).min(12 << 30)
-}
-
-/// What a model may take: the memory that can be had without swapping, by the kernel's estimate, less the reserve.
-/// On a GPU with memory of its own, what is free there less 1 GiB. None where the kernel does not tell.
-fn memory_limit(reserve: Option<u64>, ops: &dyn Ops) -> Option<MemoryLimit> {
-    // A GPU with memory of its own leaves the host's alone.
-    if let Some(available) = ops.available_memory() {
-        return Some(MemoryLimit { available, reserve: reserve.unwrap_or(1 << 30) });
-    }
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let bytes = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    let reserve = reserve.or_else(|| bytes("MemTotal:").map(default_reserve)).unwrap_or(0);
-    Some(MemoryLimit { available: bytes("MemAvailable:")?, reserve })
-}
-
 /// The authors' recommendation in `generation_config.json`; values out of range are left out.
 fn recommended(generation_config: Option<&Value>) -> Sampling {
     let mut sampling = Sampling::default();
@@ -390,7 +405,10 @@ pub(crate) fn model_fault(error: ModelError) -> Fault {
 
 /// The error's text with a capital and a full stop.
 fn sentence(error: &dyn std::error::Error) -> String {
-    let text = error.to_string();
+    as_sentence(&error.to_string())
+}
+
+fn as_sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
     format!("{first}{}.", chars.as_str().trim_end_matches('.'))
