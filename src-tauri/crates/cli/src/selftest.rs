@@ -1,6 +1,6 @@
 //! `hearth selftest`: every op on the GPU against the CPU, as a table. Exit code 1 if one is wrong.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Instant};
 
 use hearth_kernels::{
     Device,
@@ -34,6 +34,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
             output::line(&row(check));
         }
     };
+    let start = Instant::now();
     let mut checks = selftest::run(ops.as_ref(), scale, &mut print)?;
     let fp4 = selftest::run_fp4(ops.as_ref(), scale, &mut print)?;
     let failed = |checks: &[Check]| checks.iter().filter(|check| !check.passed()).count();
@@ -42,7 +43,8 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     if json {
         output::line(&as_json(ops.device(), &checks).to_string());
     } else {
-        output::line(&verdict(ops.device(), checks.len(), wrong, wrong_fp4));
+        let verdict = verdict(ops.device(), checks.len(), wrong, wrong_fp4);
+        output::line(&format!("{verdict} ({:.1} s)", start.elapsed().as_secs_f64()));
     }
     Ok(ExitCode::from(u8::from(wrong + wrong_fp4.unwrap_or(0) > 0)))
 }
