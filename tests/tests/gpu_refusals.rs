@@ -229,7 +229,7 @@ fn memory_that_another_program_takes_after_it_was_counted_is_a_refusal_that_says
     assert!(words.contains("could not be had in one piece; another program may have taken it"), "{words}");
     // The block is there, and then the driver has none left for what it keeps itself.
     let Refusal { code, error, words } = after("h200,no-graphs");
-    assert_eq!((code, &error["code"]), (Some(3), &json!("device_out_of_memory")), "{words}");
+    assert_eq!((code, &error["code"]), (Some(4), &json!("device_out_of_memory")), "{words}");
     assert!(words.contains("The GPU has run out of memory.") && words.contains("recorded graph"), "{words}");
 }
 
@@ -253,7 +253,6 @@ fn an_appliance_that_cannot_use_the_gpu_serves_on_the_cpu_and_says_why() {
         vec![
             ("old", "gpu_not_used", "Hearth needs CUDA 13.0, which is driver 580 or newer"),
             ("unsupported", "gpu_not_used", "Supported are the GB10 of the DGX Spark"),
-            ("h200", "device_selftest_failed", "Stand-in H200 (9.0)"),
         ]
     } else {
         vec![("h200", "gpu_not_used", "this build of Hearth has no GPU code")]
