@@ -215,11 +215,7 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
 int cuFuncLoad(void* function) { (void)function; return OK; }
 int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t* size) {
     *offset = 0;
-<<<<<<< HEAD
-    *size = strncmp(function, "measure_", 8) == 0 ? 24 : strncmp(function, "sample_", 7) == 0 ? 72 : 0;
-=======
     *size = ((struct function*)function)->argument;
->>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
     return index ? INVALID : OK;
 }
 int cuFuncGetAttribute(int* value, int which, void* function) { (void)function; *value = 1024; return which == 1 ? OK : INVALID; }

@@ -384,3 +384,50 @@ fn a_row_that_is_not_a_number_is_routed_to_experts_that_exist_with_weights_that_
     let weights = read(&device, &route.weights, 2);
     assert!(weights[..3].iter().all(|w| w.is_nan()) && weights[3..].iter().all(|w| w.is_finite()));
 }
+
+#[test]
+fn a_row_of_a_long_pass_has_the_same_bits_wherever_it_stands() {
+    let mut rng = Rng(61);
+    let hidden = 80;
+    let layer = Layer::random(
+        &mut rng,
+        hidden,
+        &[(Kind::Nvfp4Divide, 32), (Kind::Fp8Block, 48), (Kind::Bf16, 32), (Kind::F16, 16)],
+    );
+    let one = Rows::random(&mut rng, 1, hidden, |_, _| vec![2, 0, 1, 3]);
+    let t = 67;
+    let many = |x: &[f32]| x.repeat(t);
+    let rows = Rows {
+        x: many(&one.x),
+        residual: many(&one.residual),
+        ids: one.ids.repeat(t),
+        weights: many(&one.weights),
+        slots: one.slots,
+    };
+    let device = emulated();
+    let experts = layer.on(&device);
+    let out = run(&device, &experts, hidden, &rows, 0, t, false);
+    for (i, row) in out.chunks_exact(hidden).enumerate() {
+        same(&format!("row {i}"), row, &out[..hidden]);
+    }
+}
+
+#[test]
+fn more_pairs_than_one_block_counts_are_sorted_by_all_blocks_together() {
+    let mut rng = Rng(62);
+    let hidden = 16;
+    let layer = Layer::random(
+        &mut rng,
+        hidden,
+        &[(Kind::Bf16, 8), (Kind::F16, 8), (Kind::Bf16, 8), (Kind::F16, 8), (Kind::Bf16, 8)],
+    );
+    // 2,400 pairs: two blocks of 2,048, of which the last to count makes the list.
+    let t = 800;
+    let rows = Rows::random(&mut rng, t, hidden, |rng, _| some_experts(rng, 4, 2, 4));
+    let want = layer.by_f64(&rows.x, &rows.residual, &rows.ids, &rows.weights);
+    let device = emulated();
+    let experts = layer.on(&device);
+    for _ in 0..2 {
+        close("800 rows", &run(&device, &experts, hidden, &rows, 0, t, false), &want, 2e-2);
+    }
+}

@@ -58,6 +58,30 @@ fn codes_that_are_not_numbers_are_refused() {
 }
 
 #[test]
+fn one_number_that_is_none_is_found_wherever_it_stands() {
+    // An odd width, more rows than a tile has, and a tile's worth of columns.
+    let (rows, cols) = (18, 67);
+    let with = |at: usize, good: &[u8], bad: &[u8]| -> Vec<u8> {
+        (0..rows * cols).flat_map(|i| if i == at { bad } else { good }.to_vec()).collect()
+    };
+    for cpu in &one_of_each() {
+        for at in (0..rows * cols).step_by(7).chain([rows * cols - 1]) {
+            let (one, not) = (half::f16::ONE.to_le_bytes(), half::f16::NEG_INFINITY.to_le_bytes());
+            let f16 = with(at, &one, &not);
+            refused(cpu.pack(&[PackedWeight { rows, cols, values: Values::F16(&f16) }]), "infinite");
+            let (one, not) = (half::bf16::ONE.to_le_bytes(), half::bf16::NAN.to_le_bytes());
+            let bf16 = with(at, &one, &not);
+            refused(cpu.pack(&[PackedWeight { rows, cols, values: Values::Bf16(&bf16) }]), "NaN");
+            let f32s = with(at, &1f32.to_le_bytes(), &f32::NAN.to_le_bytes());
+            refused(cpu.pack(&[PackedWeight { rows, cols, values: Values::F32(&f32s) }]), "NaN");
+            let codes = with(at, &[0x38], &[0xff]);
+            let fp8 = Values::Fp8 { codes: &codes, scales: Fp8Scales::Tensor(1.0) };
+            refused(cpu.pack(&[PackedWeight { rows, cols, values: fp8 }]), "NaN");
+        }
+    }
+}
+
+#[test]
 fn tensors_that_do_not_fit_in_memory_are_refused() {
     for cpu in &one_of_each() {
         for shape in [vec![usize::MAX], vec![usize::MAX, usize::MAX], vec![1 << 60]] {

@@ -6,17 +6,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-<<<<<<< HEAD
 use hearth_checkpoint::{Checkpoint, CheckpointError, Expanded, Outline};
 use hearth_kernels::{Device, OpError, Ops, cpu::Simd, selftest::Scale};
 use hearth_model::{
-    DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, family,
-=======
-use hearth_checkpoint::{Checkpoint, CheckpointError};
-use hearth_kernels::{Device, OpError, Ops, ops::Pass, selftest::Scale};
-use hearth_model::{
-    KvType, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, RecordedGraphs, Seed, family,
->>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
+    DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, RecordedGraphs,
+    family,
 };
 use serde_json::Value;
 
@@ -27,11 +21,8 @@ use crate::{
     disk::{Computed, DiskRequest, model_digest},
     draft_head::DraftWish,
     engine::{Loaded, Served},
-<<<<<<< HEAD
-    model_runner::MemoryReport,
-=======
     memory::{memory_limit, over_plan},
->>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
+    model_runner::MemoryReport,
     policy::Policy,
     proof,
     sampler::Sampling,
@@ -176,7 +167,6 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
             options.context
         );
     }
-    let fp4_activations = request.fp4_activations && notices.is_empty();
     notices.extend(expanded(checkpoint.outline()));
     let id = request.id.clone().unwrap_or_else(|| checkpoint.name().to_owned());
     board.lock().model = Some(EngineModel {
@@ -191,14 +181,11 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         device: ops.device().to_owned(),
         exact: options.exact,
         mtp_depth: spec.mtp.as_ref().map(|_| request.mtp_depth.to_string()),
-<<<<<<< HEAD
         draft_head: spec.mtp.as_ref().map(|_| {
             // As many tokens as there are in the end: of a file, or all of a small vocabulary.
             let tokens = options.draft_head.tokens.as_ref().map(|tokens| tokens.len());
             DraftWish { tokens, ..request.draft_head }.to_string()
         }),
-=======
->>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
         fp4_activations,
         notices,
     });
@@ -299,7 +286,6 @@ fn switch_fp4_on(request: &LoadRequest, ops: &dyn Ops, board: &Board) -> Result<
     ops.set_fp4_activations(true).map_err(not_opened)
 }
 
-<<<<<<< HEAD
 /// What is said of weights that take more memory than room in their file, if there are any.
 fn expanded(outline: &Outline) -> Option<Fault> {
     let Expanded { types, stored, loaded } = outline.expanded()?;
@@ -311,7 +297,8 @@ fn expanded(outline: &Outline) -> Option<Fault> {
         gib(loaded)
     );
     Some(Fault::new("gguf_expanded", text, "A safetensors copy in NVFP4 or FP8 stays packed."))
-=======
+}
+
 /// A notice that the machine's GPU is not used, with the reason that opening it gave.
 fn gpu_not_used(error: &OpError) -> Fault {
     let (reason, remedy) = match error {
@@ -323,7 +310,6 @@ fn gpu_not_used(error: &OpError) -> Fault {
         format!("Models run on the CPU, since the GPU cannot be used: {reason}."),
         remedy,
     )
->>>>>>> f28324e (kernels, engine: a GPU that cannot be used is refused with reason and remedy apart, and an engine on the CPU beside one says so)
 }
 
 fn not_opened(error: OpError) -> Fault {

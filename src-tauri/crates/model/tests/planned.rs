@@ -11,7 +11,9 @@ use hearth_kernels::{Device, Ops};
 use hearth_model::formats::Formats;
 use hearth_model::ledger;
 use hearth_model::synthetic::Synthetic;
-use hearth_model::{DraftFormat, DraftHead, LoadOptions, LoadStage, MemoryLimit, Model, Seed, WeightSource};
+use hearth_model::{
+    DraftFormat, DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, Seed, WeightSource,
+};
 use std::sync::Arc;
 
 fn emulated() -> Arc<dyn Ops> {
@@ -79,7 +81,8 @@ fn the_ledger_counts_the_launches_that_a_recorded_step_has() {
         };
         let model = Model::load(source, ops.clone(), options, &mut note).unwrap();
         assert_eq!(memory.recorded(), 1);
-        let round = ledger::round(model.spec(), formats, KvType::Bf16, 1, 0).unwrap();
+        let round =
+            ledger::round(model.spec(), formats, &KvTypes::default(), &DraftHead::default(), 1, 0).unwrap();
         let counted: u32 = round.verify.iter().filter(|entry| entry.op != "sample").map(|e| e.launches).sum();
         assert_eq!(at[at.len() - 1] - at[0], u64::from(counted), "{name}: {:?}", round.verify);
     }
