@@ -112,13 +112,14 @@ impl<R: Runner> Worker<R> {
     /// with its token nevertheless has computed one row more of its text, and what was chosen after it is dropped.
     fn ahead(&mut self, flight: &Flight) -> Option<Batch> {
         let part = &flight.part;
-        if !self.limits.ahead || self.drafts > 0 || part.members.len() != self.running.len() {
+        if !self.limits.ahead || part.members.len() != self.running.len() {
             return None;
         }
         let mut next = Batch::new(self.limits.exact);
         for (segment, member) in part.pass.segments.iter().zip(&part.members) {
             let sequence = &self.running[member.index];
-            if !member.writes || segment.rows != 1 || !sequence.may_run_ahead() {
+            let drafts = sequence.request.mtp_depth.unwrap_or(self.depth).most() > 0;
+            if !member.writes || segment.rows != 1 || drafts || !sequence.may_run_ahead() {
                 return None;
             }
             if sequence.ends_with_next() {

@@ -198,6 +198,23 @@ fn drafts_go_to_their_check_without_being_read_but_for_a_round_now_and_then() {
     assert!(said.iter().any(|what| what.starts_with("run") && what.ends_with('*')), "{said:?}");
 }
 
+#[test]
+fn requests_that_ask_for_no_drafts_run_ahead_among_themselves_where_others_draft() {
+    let limits =
+        Limits { context: 128, states: 3 * (1 + MOST), max_rows: 24, pages: 96, mtp: true, ..LIMITS };
+    let mut bench = ahead(limits, Depth::Fixed(3));
+    let plain = || Request { mtp_depth: Some(Depth::Fixed(0)), ..request(&[60], 12) };
+    let (first, second) = (bench.put(plain()), bench.put(plain()));
+    bench.run_dry();
+    let alone = said(&bench);
+    assert!(alone.iter().filter(|what| what.ends_with('*')).count() >= 9, "{alone:?}");
+    assert_eq!((read(first).0, read(second).0), ((61..73).collect::<Vec<_>>(), (61..73).collect::<Vec<_>>()));
+    let (drafts, beside) = (bench.put(request(&[97], 12)), bench.put(plain()));
+    bench.run_dry();
+    assert_eq!(read(drafts).0, (98..110).collect::<Vec<_>>());
+    assert_eq!(read(beside).0, (61..73).collect::<Vec<_>>());
+}
+
 /// Every way of choosing a token.
 fn every_way(tokens: usize) -> Vec<Request> {
     let text =
