@@ -279,7 +279,20 @@ fn after_two_thousand_requests_every_page_and_state_is_accounted_for_and_the_tre
     assert!(bench.worker.running.is_empty() && bench.worker.suspended.is_empty());
 }
 
-/// `cargo test -p hearth-engine --lib ten_thousand_requests -- --ignored`: minutes.
+#[test]
+fn after_three_hundred_requests_on_the_built_in_model_nothing_is_held_that_nobody_uses() {
+    let checkpoint = hearth_checkpoint::Checkpoint::builtin().expect("built in");
+    let mut bench = bench_of(model(&checkpoint), Depth::Auto, 64);
+    soak(&mut bench, 300, 120);
+    bench.worker.check().expect("whole");
+    assert!(bench.worker.prefixes.places() <= bench.worker.limits.pages);
+    assert!(bench.worker.running.is_empty() && bench.worker.suspended.is_empty());
+    bench.worker.forget();
+    let limits = bench.worker.limits;
+    assert_eq!((bench.worker.pages.free(), bench.worker.free_states.len()), (limits.pages, limits.states));
+}
+
+/// `cargo test -p hearth-engine --lib ten_thousand_requests -- --ignored`: minutes. Its result is in kernels/results/NOTES.md.
 #[test]
 #[ignore = "takes minutes"]
 fn ten_thousand_requests_on_the_built_in_model_leave_memory_where_it_was() {
