@@ -101,6 +101,14 @@ test("version and release notes are in the window", async () => {
   await page.context().close();
 });
 
+test("the page opens in another tab with its token, which is nowhere in the page's text", async () => {
+  const page = await visit(await open(browser), "settings");
+  const [other] = await Promise.all([page.context().waitForEvent("page"), page.getByRole("button", { name: "Open in the browser" }).click()]);
+  await other.waitForSelector("header[data-state]:not([data-state=connecting])");
+  assert.ok(!(await page.content()).includes(hearth.token));
+  await page.context().close();
+});
+
 test("German is chosen in the settings, and a browser that speaks German needs no choice", async () => {
   const page = await visit(await open(browser), "settings");
   await page.getByLabel("Language").selectOption("de");

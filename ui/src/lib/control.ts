@@ -63,6 +63,11 @@ async function refusal(response: Response): Promise<ControlError> {
 export class Control {
   constructor(private readonly token: string) {}
 
+  /** The address of this page with its token, for another tab or the system's browser. */
+  get page(): string {
+    return `${location.origin}/#token=${encodeURIComponent(this.token)}`;
+  }
+
   private async fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
     headers.set("authorization", `Bearer ${this.token}`);

@@ -75,6 +75,7 @@ export const settingsGerman: Translation<typeof settings> = {
     privacy: "Nichts verlässt diesen Rechner.",
     licences: "Lizenzen",
     notes: "Was ist neu",
+    browser: "Im Browser öffnen",
     language: "Sprache",
     languageNote: "Dieses Browsers; die Seite wird neu geladen.",
     languages: { system: "System", en: "English", de: "Deutsch" },

@@ -73,6 +73,7 @@ export const settings = {
     privacy: "Nothing leaves this machine.",
     licences: "Licences",
     notes: "Release notes",
+    browser: "Open in the browser",
     language: "Language",
     languageNote: "Of this browser; the page is loaded anew.",
     languages: { system: "System", en: "English", de: "Deutsch" } as Record<string, string>,
