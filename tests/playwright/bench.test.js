@@ -147,21 +147,30 @@ test("a run is cancelled at any moment and stays as what it is: partial", async 
 });
 
 test("nothing is measured beside a request unless told, and the run says so", async () => {
-  const long = fetch(`${hearth.base}/v1/chat/completions`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model: "ember", messages: [{ role: "user", content: "Go on." }], stream: true, ignore_eos: true, max_tokens: 20000 }),
-  });
-  const body = (await long).body;
-  await until("the request to run", async () => (await hearth.api("state")).throughput.running === 1);
+  // Two clients that ask again and again, so that one is served however fast the machine is.
+  const stop = new AbortController();
+  const ask = async () => {
+    while (!stop.signal.aborted) {
+      const answer = await fetch(`${hearth.base}/v1/chat/completions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ model: "ember", messages: [{ role: "user", content: "Go on." }], stream: true, ignore_eos: true, max_tokens: 5000 }),
+        signal: stop.signal,
+      });
+      await answer.text();
+    }
+  };
+  const clients = [ask(), ask()];
+  await until("the requests to run", async () => (await hearth.api("state")).throughput.running === 2);
   await page.getByLabel("What", { exact: true }).selectOption("quick");
   await measure("beside a request");
   const dialog = page.getByRole("dialog", { name: "Measure anyway?" });
-  await dialog.getByText("A request is being served.").waitFor();
+  await dialog.getByText(/being served/).waitFor();
   await accessible(page, "anyway");
   await dialog.getByRole("button", { name: "Measure anyway" }).click();
   await over(4);
-  await body.cancel();
+  stop.abort();
+  await Promise.allSettled(clients);
   const run = await hearth.api("bench/4");
   assert.deepEqual(run.conditions.overruled.map((fault) => fault.code), ["requests_running"]);
   await region(/^Run 4: Ember/).waitFor();
