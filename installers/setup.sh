@@ -183,6 +183,10 @@ need_window_root() {
         mmdebstrap --quiet --variant=extract --architectures="$arch" --include=libwebkit2gtk-4.1-dev \
             "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$root" ||
             die "the libraries could not be fetched. Look at the message above, or build on an Arm machine."
+        # Links that begin at / mean this system's files to the linker, which then takes a static library instead.
+        find "$root" -type l -lname '/*' -printf '%p\t%l\n' | while IFS=$'\t' read -r link to; do
+            ln -sfn "$root$to" "$link"
+        done
         touch "$root/complete"
     fi
     name=${triple//-/_}
