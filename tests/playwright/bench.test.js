@@ -106,6 +106,7 @@ test("a second run is held beside the first, and noise is not called a change", 
   await over(2);
   await page.unrouteAll({ behavior: "wait" });
   await region(/^Run 2: Ember/).waitFor();
+  await page.getByRole("button", { name: "Measure Ember" }).waitFor({ timeout: 5000 });
   await page.getByLabel("Compare run 1").check();
   await page.getByLabel("Compare run 2").check();
   await page.getByRole("button", { name: "Compare the two" }).click();
