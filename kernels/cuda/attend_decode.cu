@@ -18,8 +18,14 @@ __device__ inline void wait_for_tile(u32 slots) {
     else cp_async_wait<4>();
 }
 
-template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const AttendDecode& args, u8* shared, u32& flag) {
+// PADDED: heads are a multiple of 16 shorter than HD, filled up with zeros in shared memory.
+template <u32 FMT, u32 HD, u32 UNITS, bool PADDED> __device__ inline void attend(const AttendDecode& args, u8* shared, u32& flag) {
     using L = Layout<FMT, HD>;
+    const u32 head_dim = PADDED ? args.q_stride >> args.gated : HD;
+    // Of a position in the cache: bytes of its numbers, and scales.
+    const u32 row_bytes = PADDED ? head_dim / 16 * (L::ROW / (HD / 16)) : L::ROW, row_scales = L::SCALES == 0 ? 0 : head_dim / 16;
+    // What is copied at a time: an odd number of NVFP4's groups has no position at a multiple of 16.
+    constexpr u32 PIECE = PADDED && FMT == KV_NVFP4 ? 8 : 16;
     constexpr u32 STEPS = HD / 16, TILES = L::DIMS / 2;
     const u32 lane = threadIdx.x & 31, warp = threadIdx.x / 32, g = lane >> 2, c = lane & 3;
     pdl_launch();
@@ -53,18 +59,18 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
             u32 start = (begin + tile / 2) * BLOCK, held = last + 1 - start;
             bool value = tile & 1;
             const u8* page = (value ? args.values : args.keys) +
-                             kv_page_at(pages[start / args.page_len], kv_head, args.kv_heads, args.page_len, L::ROW + L::SCALES);
-            const u8* from = page + static_cast<u64>(start % args.page_len) * L::ROW;
+                             kv_page_at(pages[start / args.page_len], kv_head, args.kv_heads, args.page_len, row_bytes + row_scales);
+            const u8* from = page + static_cast<u64>(start % args.page_len) * row_bytes;
             u8* to = tiles + tile % args.slots * L::TILE;
 #pragma unroll 4
-            for (u32 i = threadIdx.x; i < BLOCK * L::ROW / 16; i += THREADS) {
-                u32 p = i / (L::ROW / 16), at = i % (L::ROW / 16) * 16;
-                cp_async16(to + tile_at<FMT, HD>(value, p, at), from + p * L::ROW + at, p < held);
+            for (u32 i = threadIdx.x; i < BLOCK * L::ROW / PIECE; i += THREADS) {
+                u32 p = i / (L::ROW / PIECE), at = i % (L::ROW / PIECE) * PIECE;
+                cp_async<PIECE>(to + tile_at<FMT, HD>(value, p, at), from + p * row_bytes + at, p < held && (!PADDED || at < row_bytes));
             }
-            if (L::SCALES != 0 && threadIdx.x < BLOCK * L::SCALES / 16) {
+            if (L::SCALES != 0 && threadIdx.x < BLOCK * row_scales / 16) {
                 u32 at = threadIdx.x * 16;
-                const u8* scales = page + static_cast<u64>(args.page_len) * L::ROW + start % args.page_len * L::SCALES;
-                cp_async16(to + BLOCK * L::ROW + at, scales + at, at / (L::SCALES + (L::SCALES == 0)) < held);
+                const u8* scales = page + static_cast<u64>(args.page_len) * row_bytes + start % args.page_len * row_scales;
+                cp_async16(to + BLOCK * L::ROW + at, scales + at, at / (row_scales + (L::SCALES == 0)) < held);
             }
         }
         cp_async_commit();
@@ -90,7 +96,7 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
             for (u32 i = 0; i < MINE; i++) {
                 const u32 step = warp + WARPS * i, j = step / L::STEPS, s = step % L::STEPS;
                 q[u][i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-                if (!used) continue;
+                if (!used || (PADDED && dim_of<FMT, HD>(j, s, c, 0, 0) >= head_dim)) continue;
                 if (FMT == KV_NVFP4) {
                     q[u][i] = make_float4(from[dim_of<FMT, HD>(j, s, c, 0, 0)], from[dim_of<FMT, HD>(j, s, c, 0, 1)],
                                           from[dim_of<FMT, HD>(j, s, c, 1, 0)], from[dim_of<FMT, HD>(j, s, c, 1, 1)]);
@@ -140,7 +146,8 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
         float high[UNITS][4] = {}, low[UNITS][4] = {};
 #pragma unroll 2
         for (u32 j = 0; j < L::CHUNKS; j++) {
-            KeyBytes near = load_key<FMT, HD>(keys, 16 * warp + g, j, c), far = load_key<FMT, HD>(keys, 16 * warp + g + 8, j, c);
+            KeyBytes near = load_key<FMT, HD, PADDED>(keys, 16 * warp + g, j, c, row_scales),
+                     far = load_key<FMT, HD, PADDED>(keys, 16 * warp + g + 8, j, c, row_scales);
 #pragma unroll
             for (u32 s = 0; s < L::STEPS; s++) {
                 u32 a[4] = {key_pair<FMT>(near, s, 0), key_pair<FMT>(far, s, 0), key_pair<FMT>(near, s, 1), key_pair<FMT>(far, s, 1)};
@@ -212,7 +219,7 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
 #pragma unroll
         for (u32 t = 0; t < BLOCK / 16; t++) {
             u32 a[TILES][4];
-            load_values<FMT, HD>(a, values, t, warp, g, c, last + 1 - start);
+            load_values<FMT, HD>(a, values, t, warp, g, c, last + 1 - start, row_scales);
 #pragma unroll
             for (u32 u = 0; u < UNITS; u++) {
                 uint4 p = weights[(u * WARPS + t) * 32 + lane];
@@ -249,15 +256,16 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
             float total = 0.0f;
             for (u32 w = 0; w < WARPS; w++) total += peaks[(w * UNITS + u) * 8 + 2 * c + i];
             u64 at = static_cast<u64>(row + member) * args.q_heads + head;
-            float* part = args.partial + ((at - static_cast<u64>(args.first) * args.q_heads) * stride + blockIdx.x) * (HD + PAD);
+            float* part = args.partial + ((at - static_cast<u64>(args.first) * args.q_heads) * stride + blockIdx.x) * (head_dim + PAD);
 #pragma unroll
             for (u32 k = 0; k < L::DIMS; k++) {
                 u32 d = L::DIMS * (8 * warp + g) + k;
+                if (PADDED && d >= head_dim) continue;
                 float o = mixed[u][k / 2][2 * (k & 1) + i];
                 if (splits > 1) part[d] = o;
-                else args.out[at * HD + d] = finish(o, L::MIXED_SCALE, total, args.q + at * args.q_stride, HD, d, args.gated);
+                else args.out[at * head_dim + d] = finish(o, L::MIXED_SCALE, total, args.q + at * args.q_stride, head_dim, d, args.gated);
             }
-            if (splits > 1 && warp == 0 && g == 0) part[HD] = peak[u][i], part[HD + 1] = total;
+            if (splits > 1 && warp == 0 && g == 0) part[head_dim] = peak[u][i], part[head_dim + 1] = total;
         }
     }
     if (splits == 1) return;
@@ -270,25 +278,32 @@ template <u32 FMT, u32 HD, u32 UNITS> __device__ inline void attend(const Attend
         const bool first = level == 0, whole = !first || sets == 1;
         if (!last_of(first ? counters + set : counters + most_sets, first ? min(SET, splits - set * SET) : sets, flag)) return;
         merge<HD>(args, work, stride, first ? set * SET : 0, first ? 1 : SET, whole ? ALL : args.splits + set,
-                  whole ? L::MIXED_SCALE : 1.0f, factors_of_parts);
+                  whole ? L::MIXED_SCALE : 1.0f, factors_of_parts, head_dim);
         if (whole) return;
     }
 }
 
-#define ATTEND_DECODE(name, FMT, HD, UNITS)                                                                            \
-    KERNEL(attend_decode_##name##_##HD##_##UNITS, THREADS, 2, AttendDecode) {                                          \
+#define ATTEND_DECODE(name, FMT, HD, UNITS, PADDED)                                                                    \
+    KERNEL(name, THREADS, 2, AttendDecode) {                                                                           \
         SHARED(u32, flag, 1);                                                                                          \
         DYNAMIC_SHARED(shared);                                                                                        \
-        attend<FMT, HD, UNITS>(args, shared, flag[0]);                                                                 \
+        attend<FMT, HD, UNITS, PADDED>(args, shared, flag[0]);                                                         \
     }
 #define ATTEND_DECODE_HEADS(name, FMT, UNITS)                                                                          \
-    ATTEND_DECODE(name, FMT, 64, UNITS)                                                                                \
-    ATTEND_DECODE(name, FMT, 128, UNITS)                                                                               \
-    ATTEND_DECODE(name, FMT, 256, UNITS)
+    ATTEND_DECODE(attend_decode_##name##_64_##UNITS, FMT, 64, UNITS, false)                                            \
+    ATTEND_DECODE(attend_decode_##name##_128_##UNITS, FMT, 128, UNITS, false)                                          \
+    ATTEND_DECODE(attend_decode_##name##_256_##UNITS, FMT, 256, UNITS, false)
+// Heads shorter than HD: fewer kernels, for they take room in the program; the units that fit into shared memory best.
+#define ATTEND_DECODE_WITHIN(name, FMT)                                                                                \
+    ATTEND_DECODE(attend_decode_##name##_within_128_1, FMT, 128, 1, true)                                              \
+    ATTEND_DECODE(attend_decode_##name##_within_128_4, FMT, 128, 4, true)                                              \
+    ATTEND_DECODE(attend_decode_##name##_within_256_1, FMT, 256, 1, true)                                              \
+    ATTEND_DECODE(attend_decode_##name##_within_256_2, FMT, 256, 2, true)
 #define ATTEND_DECODE_ROWS(name, FMT)                                                                                  \
     ATTEND_DECODE_HEADS(name, FMT, 1)                                                                                  \
     ATTEND_DECODE_HEADS(name, FMT, 2)                                                                                  \
-    ATTEND_DECODE_HEADS(name, FMT, 4)
+    ATTEND_DECODE_HEADS(name, FMT, 4)                                                                                  \
+    ATTEND_DECODE_WITHIN(name, FMT)
 ATTEND_DECODE_ROWS(bf16, KV_BF16)
 ATTEND_DECODE_ROWS(fp8, KV_FP8)
 ATTEND_DECODE_ROWS(nvfp4, KV_NVFP4)

@@ -7,8 +7,8 @@ struct AttendDecode {
     const float* q;      // [rows, q_heads, q_stride]
     const u8* keys;
     const u8* values;
-    float* out;          // [rows, q_heads, HD]
-    float* partial;      // [16, q_heads, splits + sets, HD + 4]: mixed values, largest score, sum of weights
+    float* out;          // [rows, q_heads, head_dim]
+    float* partial;      // [16, q_heads, splits + sets, head_dim + 4]: mixed values, largest score, sum of weights
     u32* counters;       // [16, kv_heads, sets + 1], zero between launches
     u32 first, rows;     // the rows of this launch: at most 16
     u32 q_heads, kv_heads, q_stride, page_len, gated;
@@ -47,9 +47,11 @@ __device__ inline u64 parts_of(const AttendDecode& args, const Work& work, u32 s
 
 // Merges up to SET parts, in order, of every unit's heads, eight heads at a time: a thread has 16 dimensions of a head. `from`
 // is the first part to merge, `per` how many splits each stands for, `to` where the result goes: another part, or (ALL) the
-// output. The loops are short and the code is there once, since few blocks come here and each finds it in no cache.
+// output; `head_dim` is HD or less. The loops are short and the code is there once, since few blocks come here and each finds
+// it in no cache.
 template <u32 HD>
-__device__ inline void merge(const AttendDecode& args, const Work& work, u32 stride, u32 from, u32 per, u32 to, float scale, float* factors) {
+__device__ inline void merge(const AttendDecode& args, const Work& work, u32 stride, u32 from, u32 per, u32 to, float scale, float* factors,
+                             u32 head_dim) {
     constexpr u32 HEADS = 8, FOURS = HD / 4, MINE = HEADS * FOURS / THREADS;
     float* sums = factors + HEADS * SET;
     const u32 heads = work.members * work.group;
@@ -64,7 +66,7 @@ __device__ inline void merge(const AttendDecode& args, const Work& work, u32 str
             const u32 have = (splits + per - 1) / per;
             const bool there = e < heads && from + s < have;
             const u64 part = parts_of(args, work, stride, e) + (per == 1 ? from : args.splits + from) + s;
-            const float* of = args.partial + part * (HD + PAD) + HD;
+            const float* of = args.partial + part * (head_dim + PAD) + head_dim;
             float peak = there ? of[0] : -INFINITY, sum = there ? of[1] : 0.0f, top = peak;
             for (int with = SET / 2; with > 0; with /= 2) top = fmaxf(top, __shfl_xor_sync(ALL, top, with));
             const float factor = there ? exp2f(peak - top) : 0.0f;
@@ -74,7 +76,7 @@ __device__ inline void merge(const AttendDecode& args, const Work& work, u32 str
             if (s == 0) {
                 sums[at / SET] = sum;
                 if (to != ALL && there) {
-                    float* result = args.partial + (parts_of(args, work, stride, e) + to) * (HD + PAD) + HD;
+                    float* result = args.partial + (parts_of(args, work, stride, e) + to) * (head_dim + PAD) + head_dim;
                     result[0] = top, result[1] = sum;
                 }
             }
@@ -90,9 +92,9 @@ __device__ inline void merge(const AttendDecode& args, const Work& work, u32 str
                 const u32 at = threadIdx.x + THREADS * k, e = at / FOURS;
                 const float f = factors[e * SET + s];
                 // Not there. A part of NaN is, whatever its factor.
-                if (f < 0.0f) continue;
+                if (f < 0.0f || (head_dim < HD && 4 * (at % FOURS) >= head_dim)) continue;
                 const u64 part = parts_of(args, work, stride, first + e) + (per == 1 ? from : args.splits + from) + s;
-                const float4 v = *reinterpret_cast<const float4*>(args.partial + part * (HD + PAD) + 4 * (at % FOURS));
+                const float4 v = *reinterpret_cast<const float4*>(args.partial + part * (head_dim + PAD) + 4 * (at % FOURS));
                 mixed[k].x = fmaf(f, v.x, mixed[k].x), mixed[k].y = fmaf(f, v.y, mixed[k].y);
                 mixed[k].z = fmaf(f, v.z, mixed[k].z), mixed[k].w = fmaf(f, v.w, mixed[k].w);
             }
@@ -100,19 +102,19 @@ __device__ inline void merge(const AttendDecode& args, const Work& work, u32 str
 #pragma unroll 1
         for (u32 k = 0; k < MINE; k++) {
             const u32 at = threadIdx.x + THREADS * k, e = first + at / FOURS, d = 4 * (at % FOURS);
-            if (e >= heads) continue;
+            if (e >= heads || (head_dim < HD && d >= head_dim)) continue;
             const u32 member = e / work.group, splits = (work.position + member) / BLOCK / blocks_per_split(work.position, args.splits) + 1;
             if ((splits + per - 1) / per <= from) continue;
             const float4 m = k == 0 ? mixed[0] : k == 1 ? mixed[MINE > 1 ? 1 : 0] : k == 2 ? mixed[MINE > 2 ? 2 : 0] : mixed[MINE > 3 ? 3 : 0];
             if (to != ALL) {
-                *reinterpret_cast<float4*>(args.partial + (parts_of(args, work, stride, e) + to) * (HD + PAD) + d) = m;
+                *reinterpret_cast<float4*>(args.partial + (parts_of(args, work, stride, e) + to) * (head_dim + PAD) + d) = m;
                 continue;
             }
             const u64 head = static_cast<u64>(work.row + member) * args.q_heads + work.kv_head * work.group + e % work.group;
             const float* q = args.q + head * args.q_stride;
             const float v[4] = {m.x, m.y, m.z, m.w}, sum = sums[at / FOURS];
 #pragma unroll
-            for (u32 i = 0; i < 4; i++) args.out[head * HD + d + i] = finish(v[i], scale, sum, q, HD, d + i, args.gated);
+            for (u32 i = 0; i < 4; i++) args.out[head * head_dim + d + i] = finish(v[i], scale, sum, q, head_dim, d + i, args.gated);
         }
         __syncthreads();
     }

@@ -8,7 +8,7 @@ struct AttendPrefill {
     const float* q;      // [rows, q_heads, q_stride]
     const u8* keys;
     const u8* values;
-    float* out;          // [rows, q_heads, HD]
+    float* out;          // [rows, q_heads, head_dim]
     u32 q_heads, kv_heads, q_stride, page_len, gated;
     float scale;
 };
@@ -41,10 +41,12 @@ template <u32 FMT> __device__ inline void multiply(float d[4], const u32 a[4], u
     else mma_f16(d, a, b);
 }
 
-// Eight numbers of a position as 16-bit ones.
-template <u32 FMT, u32 HD> __device__ inline uint4 widened(const u8* raw, u32 position, u32 piece, bool held) {
+// Eight numbers of a position of `head_dim` numbers as 16-bit ones.
+template <u32 FMT, u32 HD> __device__ inline uint4 widened(const u8* raw, u32 position, u32 piece, bool held, u32 head_dim) {
     using L = Layout<FMT, HD>;
-    const u8* at = raw + position * L::ROW + piece * (L::ROW / (HD / 8));
+    constexpr u32 BYTES = L::ROW / (HD / 8);
+    const u32 row_bytes = head_dim / 8 * BYTES, row_scales = head_dim / 16;
+    const u8* at = raw + position * row_bytes + piece * BYTES;
     if constexpr (FMT == KV_BF16) {
         return ld16(at);
     } else if constexpr (FMT == KV_FP8) {
@@ -54,7 +56,7 @@ template <u32 FMT, u32 HD> __device__ inline uint4 widened(const u8* raw, u32 po
     } else {
         u32 word = *reinterpret_cast<const u32*>(at);
         // A 16-byte copy may bring scales of positions that nobody wrote.
-        u8 code = raw[BLOCK * L::ROW + position * L::SCALES + piece / 2];
+        u8 code = raw[BLOCK * row_bytes + position * row_scales + piece / 2];
         u32 scale = (e4m3x2_to_f16x2(held ? code : 0u) & 0xffffu) * 0x10001u;
         // Pair r has numbers 3 - r and 7 - r.
         u32 n04 = hmul2(e2m1x2_to_f16x2_at(word, 3), scale), n15 = hmul2(e2m1x2_to_f16x2_at(word, 2), scale);
@@ -64,8 +66,11 @@ template <u32 FMT, u32 HD> __device__ inline uint4 widened(const u8* raw, u32 po
     }
 }
 
-template <u32 FMT, u32 HD> __device__ inline void attend(const AttendPrefill& args, u8* shared) {
+// PADDED: heads are a multiple of 16 shorter than HD, filled up with zeros where they are 16 bits wide.
+template <u32 FMT, u32 HD, bool PADDED> __device__ inline void attend(const AttendPrefill& args, u8* shared) {
     using L = Layout<FMT, HD>;
+    const u32 head_dim = PADDED ? args.q_stride >> args.gated : HD;
+    const u32 row_bytes = PADDED ? head_dim / 16 * (L::ROW / (HD / 16)) : L::ROW, row_scales = L::SCALES == 0 ? 0 : head_dim / 16;
     constexpr u32 TILE = BLOCK * HD * 2;
     u8* queries = shared;               // [64, HD]
     u8* keys = queries + QUERIES * HD * 2; // [32, HD], and values behind them
@@ -91,14 +96,14 @@ template <u32 FMT, u32 HD> __device__ inline void attend(const AttendPrefill& ar
     auto copy = [&](u32 start) {
         for (u32 which = 0; which < 2 && start <= last; which++) {
             const u8* page = (which ? args.values : args.keys) +
-                             kv_page_at(pages[start / args.page_len], kv_head, args.kv_heads, args.page_len, L::ROW + L::SCALES);
-            const u8* from = page + static_cast<u64>(start % args.page_len) * L::ROW;
+                             kv_page_at(pages[start / args.page_len], kv_head, args.kv_heads, args.page_len, row_bytes + row_scales);
+            const u8* from = page + static_cast<u64>(start % args.page_len) * row_bytes;
             u8* to = raw + which * L::RAW;
-            for (u32 i = tid; i < BLOCK * L::ROW / 16; i += THREADS)
-                cp_async16(to + i * 16, from + i * 16, start + i / (L::ROW / 16) <= last);
-            if (L::SCALES != 0 && tid < BLOCK * L::SCALES / 16) {
-                const u8* scales = page + static_cast<u64>(args.page_len) * L::ROW + start % args.page_len * L::SCALES;
-                cp_async16(to + BLOCK * L::ROW + tid * 16, scales + tid * 16, start + tid * 16 / (L::SCALES + (L::SCALES == 0)) <= last);
+            for (u32 i = tid; i < BLOCK * row_bytes / 16; i += THREADS)
+                cp_async16(to + i * 16, from + i * 16, start + (PADDED ? i * 16 / row_bytes : i / (L::ROW / 16)) <= last);
+            if (L::SCALES != 0 && tid < BLOCK * row_scales / 16) {
+                const u8* scales = page + static_cast<u64>(args.page_len) * row_bytes + start % args.page_len * row_scales;
+                cp_async16(to + BLOCK * row_bytes + tid * 16, scales + tid * 16, start + tid * 16 / (row_scales + (L::SCALES == 0)) <= last);
             }
         }
         cp_async_commit();
@@ -111,8 +116,10 @@ template <u32 FMT, u32 HD> __device__ inline void attend(const AttendPrefill& ar
         bool used = m < rows * group;
         const float* q = args.q + (static_cast<u64>(row + (used ? m / group : 0)) * args.q_heads + kv_head * group + (used ? m % group : 0)) * args.q_stride +
                          half * (HD / 2);
+        // Of this half's dimensions those that the head has.
+        const u32 have = PADDED ? min(HD / 2, max(head_dim, half * (HD / 2)) - half * (HD / 2)) : HD / 2;
         float largest = 0.0f;
-        for (u32 i = 0; i < HD / 2; i += 4) {
+        for (u32 i = 0; i < have; i += 4) {
             float4 v = *reinterpret_cast<const float4*>(q + i);
             largest = fmaxf(fmaxf(fmaxf(largest, fabsf(v.x)), fmaxf(fabsf(v.y), fabsf(v.z))), fabsf(v.w));
         }
@@ -123,10 +130,12 @@ template <u32 FMT, u32 HD> __device__ inline void attend(const AttendPrefill& ar
         float lower = raised ? __uint_as_float((exponent - 13u) << 23) : 1.0f;
         if (half == 0) factors[m] = args.scale * 1.44269504f * L::KEY_SCALE * lower;
         for (u32 i = 0; i < HD / 2; i += 8) {
-            float4 x = *reinterpret_cast<const float4*>(q + i), y = *reinterpret_cast<const float4*>(q + i + 4);
+            const bool there = !PADDED || i < have;
+            const float* at = there ? q + i : args.q;
+            float4 x = *reinterpret_cast<const float4*>(at), y = *reinterpret_cast<const float4*>(at + 4);
             uint4 v = make_uint4(pair_of<FMT>(raise * x.x, raise * x.y), pair_of<FMT>(raise * x.z, raise * x.w),
                                  pair_of<FMT>(raise * y.x, raise * y.y), pair_of<FMT>(raise * y.z, raise * y.w));
-            st16(queries + piece_at<HD>(m, (half * (HD / 2) + i) / 8), used ? v : make_uint4(0, 0, 0, 0));
+            st16(queries + piece_at<HD>(m, (half * (HD / 2) + i) / 8), used && there ? v : make_uint4(0, 0, 0, 0));
         }
     }
 
@@ -139,7 +148,10 @@ template <u32 FMT, u32 HD> __device__ inline void attend(const AttendPrefill& ar
 #pragma unroll 2
         for (u32 i = tid; i < 2 * BLOCK * HD / 8; i += THREADS) {
             u32 which = i / (BLOCK * HD / 8), p = i / (HD / 8) % BLOCK, piece = i % (HD / 8);
-            st16(keys + which * TILE + piece_at<HD>(p, piece), widened<FMT, HD>(raw + which * L::RAW, p, piece, start + p <= last));
+            const bool there = !PADDED || piece < head_dim / 8;
+            uint4 v = make_uint4(0, 0, 0, 0);
+            if (there) v = widened<FMT, HD>(raw + which * L::RAW, p, piece, start + p <= last, head_dim);
+            st16(keys + which * TILE + piece_at<HD>(p, piece), v);
         }
         __syncthreads();
         copy(start + BLOCK);
@@ -207,30 +219,34 @@ template <u32 FMT, u32 HD> __device__ inline void attend(const AttendPrefill& ar
         sum[h] += __shfl_xor_sync(ALL, sum[h], 2);
         if (mine[h] >= rows * group) continue;
         u64 at = static_cast<u64>(row + mine[h] / group) * args.q_heads + kv_head * group + mine[h] % group;
-        const float* gate = args.q + at * args.q_stride + HD;
+        const float* gate = args.q + at * args.q_stride + head_dim;
         float scale = L::MIXED_SCALE / sum[h];
 #pragma unroll
         for (u32 n = 0; n < HD / 8; n++) {
             u32 d = 8 * n + 2 * c;
+            if (PADDED && d >= head_dim) continue;
             float x = mixed[n][2 * h] * scale, y = mixed[n][2 * h + 1] * scale;
             if (args.gated) {
                 float2 z = *reinterpret_cast<const float2*>(gate + d);
                 x *= 1.0f / (1.0f + expf(-z.x)), y *= 1.0f / (1.0f + expf(-z.y));
             }
-            *reinterpret_cast<float2*>(args.out + at * HD + d) = make_float2(x, y);
+            *reinterpret_cast<float2*>(args.out + at * head_dim + d) = make_float2(x, y);
         }
     }
 }
 
-#define ATTEND_PREFILL(name, FMT, HD)                                                                                  \
-    KERNEL(attend_prefill_##name##_##HD, THREADS, 2, AttendPrefill) {                                                  \
+#define ATTEND_PREFILL(name, FMT, HD, PADDED)                                                                          \
+    KERNEL(name, THREADS, 2, AttendPrefill) {                                                                          \
         DYNAMIC_SHARED(shared);                                                                                        \
-        attend<FMT, HD>(args, shared);                                                                                 \
+        attend<FMT, HD, PADDED>(args, shared);                                                                         \
     }
+// _within: heads shorter than HD.
 #define ATTEND_PREFILL_HEADS(name, FMT)                                                                                \
-    ATTEND_PREFILL(name, FMT, 64)                                                                                      \
-    ATTEND_PREFILL(name, FMT, 128)                                                                                     \
-    ATTEND_PREFILL(name, FMT, 256)
+    ATTEND_PREFILL(attend_prefill_##name##_64, FMT, 64, false)                                                         \
+    ATTEND_PREFILL(attend_prefill_##name##_128, FMT, 128, false)                                                       \
+    ATTEND_PREFILL(attend_prefill_##name##_256, FMT, 256, false)                                                       \
+    ATTEND_PREFILL(attend_prefill_##name##_within_128, FMT, 128, true)                                                 \
+    ATTEND_PREFILL(attend_prefill_##name##_within_256, FMT, 256, true)
 ATTEND_PREFILL_HEADS(bf16, KV_BF16)
 ATTEND_PREFILL_HEADS(fp8, KV_FP8)
 ATTEND_PREFILL_HEADS(nvfp4, KV_NVFP4)

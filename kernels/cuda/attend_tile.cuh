@@ -5,7 +5,8 @@
 
 constexpr u32 BLOCK = 64; // positions of a tile: 16 per warp
 
-// A tile: 64 positions of keys or of values of one head.
+// A tile: 64 positions of keys or of values of one head. Heads of other sizes lie in one of the next larger HD, which is zeros
+// behind them; their scales, as many to a position as it has, lie as close as in the cache.
 template <u32 FMT, u32 HD> struct Layout {
     static constexpr u32 ROW = FMT == KV_BF16 ? 2 * HD : FMT == KV_FP8 ? HD : HD / 2; // bytes of a position
     static constexpr u32 SCALES = FMT == KV_NVFP4 ? HD / 16 : 0;
@@ -64,7 +65,7 @@ struct KeyBytes {
     u32 scale[2];
 };
 
-template <u32 FMT, u32 HD> __device__ inline KeyBytes load_key(const u8* tile, u32 position, u32 j, u32 c) {
+template <u32 FMT, u32 HD, bool PADDED> __device__ inline KeyBytes load_key(const u8* tile, u32 position, u32 j, u32 c, u32 row_scales) {
     using L = Layout<FMT, HD>;
     KeyBytes k = {};
     const u8* at = tile + tile_at<FMT, HD>(false, position, L::LOAD * (4 * j + c));
@@ -76,8 +77,10 @@ template <u32 FMT, u32 HD> __device__ inline KeyBytes load_key(const u8* tile, u
         k.word[0] = v.x, k.word[1] = v.y;
     }
     if (FMT == KV_NVFP4) {
-        const u8* scales = tile + BLOCK * L::ROW + position * L::SCALES + (4 * j + c) * (L::LOAD / 8);
-        for (u32 i = 0; i < L::LOAD / 8; i++) k.scale[i] = twice(e4m3x2_to_f16x2(scales[i]));
+        const u32 first = (4 * j + c) * (L::LOAD / 8);
+        const u8* scales = tile + BLOCK * L::ROW + position * row_scales + first;
+        // Behind a head that is shorter than the tile is another position's scale, which may be NaN.
+        for (u32 i = 0; i < L::LOAD / 8; i++) k.scale[i] = !PADDED || first + i < row_scales ? twice(e4m3x2_to_f16x2(scales[i])) : 0u;
     }
     return k;
 }
@@ -91,7 +94,7 @@ template <u32 FMT> __device__ inline u32 key_pair(const KeyBytes& k, u32 s, u32 
 
 // The A operands of 16 positions (step t) for a lane's dimensions: tile i has dimension 2i in rows 0..7, 2i + 1 in 8..15.
 template <u32 FMT, u32 HD>
-__device__ inline void load_values(u32 a[][4], const u8* tile, u32 t, u32 warp, u32 g, u32 c, u32 held) {
+__device__ inline void load_values(u32 a[][4], const u8* tile, u32 t, u32 warp, u32 g, u32 c, u32 held, u32 row_scales) {
     using L = Layout<FMT, HD>;
     constexpr u32 BYTES = L::DIMS * L::ROW / HD; // of a lane: NVFP4 1 2 4, FP8 2 4 8, BF16 4 8 16
 #pragma unroll
@@ -114,7 +117,7 @@ __device__ inline void load_values(u32 a[][4], const u8* tile, u32 t, u32 warp, 
             }
             if constexpr (FMT == KV_NVFP4) {
                 // A 16-byte copy may bring scales of positions that nobody wrote.
-                u8 code = tile[BLOCK * L::ROW + position * L::SCALES + L::DIMS * (8 * warp + g) / 16];
+                u8 code = tile[BLOCK * L::ROW + position * row_scales + L::DIMS * (8 * warp + g) / 16];
                 scale[n] = position < held ? code : 0u;
             }
         }

@@ -77,6 +77,13 @@ HEARTH_PTX void cp_async16(void* smem, const void* gmem, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(smem)), "l"(gmem), "r"(valid ? 16 : 0)
                  : "memory");
 }
+// The same, 16 or 8 bytes; both addresses are multiples of as many.
+template <u32 BYTES> HEARTH_PTX void cp_async(void* smem, const void* gmem, bool valid) {
+    if constexpr (BYTES == 16) cp_async16(smem, gmem, valid);
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(smem)), "l"(gmem), "r"(valid ? 8 : 0)
+                     : "memory");
+}
 HEARTH_PTX void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> HEARTH_PTX void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 

@@ -47,6 +47,7 @@ struct Meeting {
 struct Copy {
     void* to;
     const void* from; // nullptr: zeros
+    uint32_t bytes;
     uint32_t group;
 };
 
@@ -134,7 +135,7 @@ void* shared_array(SharedArray& array, Site site);
 bool is_shared(const void* at);
 
 
-void copy_async(void* to, const void* from, bool valid, Site site);
+void copy_async(void* to, const void* from, uint32_t bytes, bool valid, Site site);
 void commit_copies();
 void wait_copies(uint32_t open);
 

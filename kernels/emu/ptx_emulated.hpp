@@ -69,7 +69,11 @@ HEARTH_EMU_UNWATCHED inline void st_release(u32* at, u32 v) {
     *at = v;
 }
 
-inline void cp_async16(void* smem, const void* gmem, bool valid, HEARTH_EMU_HERE) { emu::copy_async(smem, gmem, valid, {file, line}); }
+inline void cp_async16(void* smem, const void* gmem, bool valid, HEARTH_EMU_HERE) { emu::copy_async(smem, gmem, 16, valid, {file, line}); }
+template <u32 BYTES> void cp_async(void* smem, const void* gmem, bool valid, HEARTH_EMU_HERE) {
+    static_assert(BYTES == 8 || BYTES == 16);
+    emu::copy_async(smem, gmem, BYTES, valid, {file, line});
+}
 inline void cp_async_commit() { emu::commit_copies(); }
 template <int N> void cp_async_wait() { emu::wait_copies(N); }
 

@@ -121,26 +121,26 @@ void* shared_array(SharedArray& array, Site site) {
 
 static void land(const Copy& copy) {
     if (copy.from) {
-        memcpy(copy.to, copy.from, 16);
+        memcpy(copy.to, copy.from, copy.bytes);
     } else {
-        memset(copy.to, 0, 16);
+        memset(copy.to, 0, copy.bytes);
     }
 }
 
-void copy_async(void* to, const void* from, bool valid, Site site) {
+void copy_async(void* to, const void* from, uint32_t bytes, bool valid, Site site) {
     thread->site = site;
-    if (reinterpret_cast<uintptr_t>(to) % 16 || (valid && reinterpret_cast<uintptr_t>(from) % 16)) {
-        fail("CUDA_ERROR_MISALIGNED_ADDRESS (716)", "cp_async16 with an address that is no multiple of 16");
+    if (reinterpret_cast<uintptr_t>(to) % bytes || (valid && reinterpret_cast<uintptr_t>(from) % bytes)) {
+        fail("CUDA_ERROR_MISALIGNED_ADDRESS (716)", "cp_async with an address that is no multiple of its size");
     }
-    if (!is_shared(to)) fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "cp_async16 to an address outside shared memory");
-    if (valid && is_shared(from)) fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "cp_async16 from shared memory");
-    touched(to, 16, true); // in either mode others must be done with the place
-    if (valid) touched(from, 16, false);
-    Copy copy{to, valid ? from : nullptr, thread->copy_groups};
+    if (!is_shared(to)) fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "cp_async to an address outside shared memory");
+    if (valid && is_shared(from)) fail("CUDA_ERROR_ILLEGAL_ADDRESS (700)", "cp_async from shared memory");
+    touched(to, bytes, true); // in either mode others must be done with the place
+    if (valid) touched(from, bytes, false);
+    Copy copy{to, valid ? from : nullptr, bytes, thread->copy_groups};
     if (executor->options.copies == AsyncCopies::Immediate) {
         land(copy);
     } else {
-        memset(to, POISON, 16); // what lies there while the copy is under way is nobody's
+        memset(to, POISON, bytes); // what lies there while the copy is under way is nobody's
         thread->copies.push_back(copy);
     }
 }
@@ -151,7 +151,7 @@ void wait_copies(uint32_t open) {
     auto& copies = thread->copies;
     size_t landed = 0;
     while (landed < copies.size() && copies[landed].group + open < thread->copy_groups) {
-        touched(copies[landed].to, 16, true);
+        touched(copies[landed].to, copies[landed].bytes, true);
         land(copies[landed++]);
     }
     copies.erase(copies.begin(), copies.begin() + static_cast<ptrdiff_t>(landed));

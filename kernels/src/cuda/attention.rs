@@ -1,5 +1,6 @@
 //! Launchers of the attention ops: checks as the CPU makes them, then one launch each.
 
+use super::attention_kernels::{self, HeadRoom};
 use super::gpu::{Args, Launch, bytes_of};
 use super::{Cuda, DECODE_ROWS, tier};
 use crate::cpu::kv::check_shape;
@@ -286,25 +287,15 @@ const PREFILL_BLOCK: usize = 32;
 /// How the prefill kernel runs over a pass; None where it does not apply.
 fn prefill_launch(pass: &Pass, shape: &AttentionShape, page_len: usize, format: KvFormat) -> Option<Launch> {
     let AttentionShape { q_heads, kv_heads, head_dim, .. } = *shape;
-    let kernel = match (format, head_dim) {
-        (KvFormat::Bf16, 64) => "attend_prefill_bf16_64",
-        (KvFormat::Bf16, 128) => "attend_prefill_bf16_128",
-        (KvFormat::Bf16, 256) => "attend_prefill_bf16_256",
-        (KvFormat::Fp8, 64) => "attend_prefill_fp8_64",
-        (KvFormat::Fp8, 128) => "attend_prefill_fp8_128",
-        (KvFormat::Fp8, 256) => "attend_prefill_fp8_256",
-        (KvFormat::Nvfp4, 64) => "attend_prefill_nvfp4_64",
-        (KvFormat::Nvfp4, 128) => "attend_prefill_nvfp4_128",
-        (KvFormat::Nvfp4, 256) => "attend_prefill_nvfp4_256",
-        _ => return None,
-    };
+    let room = HeadRoom::of(head_dim)?;
+    let (kernel, width) = (attention_kernels::prefill(format, room)?, room.width());
     let group = q_heads / kv_heads;
     if group > QUERIES || !page_len.is_multiple_of(BLOCK) {
         return None;
     }
     let blocks: usize = pass.segments.iter().map(|s| s.rows.div_ceil(QUERIES / group)).sum();
-    let wide = 2 * head_dim * (QUERIES + 2 * PREFILL_BLOCK);
-    let kept = 2 * PREFILL_BLOCK * format.bytes(head_dim);
+    let wide = 2 * width * (QUERIES + 2 * PREFILL_BLOCK);
+    let kept = 2 * PREFILL_BLOCK * format.bytes(width);
     let shared = (wide + kept + 4 * QUERIES) as u32;
     Some(Launch { kernel, grid: [blocks as u32, kv_heads as u32, 1], block: 128, shared, pdl: true })
 }
@@ -331,8 +322,8 @@ struct DecodePlan {
 }
 
 impl DecodePlan {
-    /// None where the kernel does not apply: f32 caches, odd head sizes, more than 32 query heads to a key head, pages that
-    /// are no multiple of a tile.
+    /// None where the kernel does not apply: f32 caches, heads of no [`HeadRoom`], more than 32 query heads to a key head (16
+    /// where heads of 256 have room to spare), pages that are no multiple of a tile.
     fn new(
         cuda: &Cuda,
         pass: &Pass,
@@ -342,22 +333,25 @@ impl DecodePlan {
     ) -> Option<DecodePlan> {
         let octets = (shape.q_heads / shape.kv_heads).div_ceil(8);
         let together = pass.segments.iter().map(|s| s.rows).max().unwrap_or(1).min(4);
-        let units = (octets * together).next_power_of_two().min(4);
-        if octets > 4 || !page_len.is_multiple_of(BLOCK) {
+        if !page_len.is_multiple_of(BLOCK) {
             return None;
         }
-        let (least, tile) = (octets.next_power_of_two(), BLOCK * format.bytes(shape.head_dim));
+        let head_room = HeadRoom::of(shape.head_dim)?;
+        let (width, sizes) = (head_room.width(), head_room.units());
+        let (least, tile) = (*sizes.iter().find(|units| **units >= octets)?, BLOCK * format.bytes(width));
+        let wanted = (octets * together).min(4).next_power_of_two();
         let room = cuda.properties().shared as usize;
         // By the smallest block, whatever the rows are: how a row is split may depend on nothing but the device.
         let resident = (1..=MOST_RESIDENT)
             .rev()
-            .find(|resident| slots(fixed_bytes(shape.head_dim, least), tile, room, *resident).is_some())?;
+            .find(|resident| slots(fixed_bytes(width, least), tile, room, *resident).is_some())?;
         let splits =
             (resident * cuda.properties().multiprocessors as usize / shape.kv_heads).clamp(1, MOST_SPLITS);
         // Fewer units where shared memory is too small for the queries of so many.
-        (0..3).map(|i| units >> i).take_while(|units| *units >= least).find_map(|units| {
-            let kernel = decode_kernel(format, shape.head_dim, units)?;
-            let fixed = fixed_bytes(shape.head_dim, units);
+        let fitting = sizes.iter().rev().filter(|units| (least..=wanted.max(least)).contains(*units));
+        fitting.copied().find_map(|units| {
+            let kernel = attention_kernels::decode(format, head_room, units)?;
+            let fixed = fixed_bytes(width, units);
             let slots = (1..=resident).rev().find_map(|resident| slots(fixed, tile, room, resident))?;
             Some(DecodePlan {
                 kernel,
@@ -371,8 +365,8 @@ impl DecodePlan {
 }
 
 /// Shared memory of a block of the decode kernel without its tiles: queries, weights, peaks and factors of its units.
-fn fixed_bytes(head_dim: usize, units: usize) -> usize {
-    units * (head_dim / 16 * 512 + 4 * 512 + 4 * 32 + 32)
+fn fixed_bytes(width: usize, units: usize) -> usize {
+    units * (width / 16 * 512 + 4 * 512 + 4 * 32 + 32)
 }
 
 /// Tiles of a block when `resident` of them share a multiprocessor whose blocks may have `room` bytes; three blocks only
@@ -381,29 +375,6 @@ fn slots(fixed: usize, tile: usize, room: usize, resident: usize) -> Option<usiz
     let least = if resident > 2 { 3 } else { 2 };
     let each = room / resident - if resident > 1 { 1024 } else { 0 };
     [6, 4, 3, 2].into_iter().filter(|slots| *slots >= least).find(|slots| fixed + slots * tile <= each)
-}
-
-/// Name of the decode kernel.
-fn decode_kernel(format: KvFormat, head_dim: usize, units: usize) -> Option<&'static str> {
-    macro_rules! named {
-        ($($format:ident $name:literal),*) => {
-            match (format, head_dim, units) {
-                $(
-                    (KvFormat::$format, 64, 1) => Some(concat!("attend_decode_", $name, "_64_1")),
-                    (KvFormat::$format, 64, 2) => Some(concat!("attend_decode_", $name, "_64_2")),
-                    (KvFormat::$format, 64, 4) => Some(concat!("attend_decode_", $name, "_64_4")),
-                    (KvFormat::$format, 128, 1) => Some(concat!("attend_decode_", $name, "_128_1")),
-                    (KvFormat::$format, 128, 2) => Some(concat!("attend_decode_", $name, "_128_2")),
-                    (KvFormat::$format, 128, 4) => Some(concat!("attend_decode_", $name, "_128_4")),
-                    (KvFormat::$format, 256, 1) => Some(concat!("attend_decode_", $name, "_256_1")),
-                    (KvFormat::$format, 256, 2) => Some(concat!("attend_decode_", $name, "_256_2")),
-                    (KvFormat::$format, 256, 4) => Some(concat!("attend_decode_", $name, "_256_4")),
-                )*
-                _ => None,
-            }
-        };
-    }
-    named!(Bf16 "bf16", Fp8 "fp8", Nvfp4 "nvfp4")
 }
 
 /// Launches the decode kernel over strips of rows.

@@ -2,8 +2,8 @@ use super::bench::*;
 use hearth_kernels::ops::{AttentionShape, KvFormat, KvLayer, Pass, Segment, Yarn};
 
 #[derive(Clone)]
-struct Layer {
-    shape: AttentionShape,
+pub struct Layer {
+    pub shape: AttentionShape,
     t: usize,
     q: Vec<f32>,
     k: Vec<f32>,
@@ -13,7 +13,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn random(rng: &mut Rng, shape: AttentionShape, t: usize) -> Layer {
+    pub fn random(rng: &mut Rng, shape: AttentionShape, t: usize) -> Layer {
         let AttentionShape { q_heads, kv_heads, head_dim, gated, .. } = shape;
         Layer {
             shape,
@@ -55,7 +55,7 @@ impl Layer {
     }
 
     /// What attention over keys and values that were rounded to `format` gives.
-    fn wanted_from(&self, format: KvFormat) -> Vec<f64> {
+    pub fn wanted_from(&self, format: KvFormat) -> Vec<f64> {
         let AttentionShape { q_heads, kv_heads, head_dim, scale, gated, .. } = self.shape;
         let turns = turns(&self.shape);
         let prepare = |x: &[f32], weight: &[f32], position: usize| {
@@ -151,7 +151,13 @@ fn empty(cpu: &Backend, format: KvFormat, shape: &[usize]) -> KvLayer {
     KvLayer { format, k: fill(), v: fill() }
 }
 
-fn shape(q_heads: usize, kv_heads: usize, head_dim: usize, rope_dims: usize, gated: bool) -> AttentionShape {
+pub fn shape(
+    q_heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    rope_dims: usize,
+    gated: bool,
+) -> AttentionShape {
     let scale = (head_dim as f32).powf(-0.5);
     AttentionShape { q_heads, kv_heads, head_dim, rope_dims, rope_theta: 1e4, yarn: None, scale, gated }
 }
@@ -306,15 +312,15 @@ fn queries_turn_as_an_f64_product_says_up_to_two_to_the_24_positions() {
 }
 
 /// Keys and values of a whole sequence, then queries in passes as `cuts` says: what the kernels for decoding compute.
-struct Reading {
-    layer: Layer,
-    format: KvFormat,
-    page_len: usize,
+pub struct Reading {
+    pub layer: Layer,
+    pub format: KvFormat,
+    pub page_len: usize,
 }
 
 impl Reading {
     /// Outputs of the rows from `first` on, in one sequence, rows per pass as in `cuts`.
-    fn run(&self, device: &Backend, first: usize, cuts: &[usize], exact: bool) -> Vec<f32> {
+    pub fn run(&self, device: &Backend, first: usize, cuts: &[usize], exact: bool) -> Vec<f32> {
         let AttentionShape { q_heads, .. } = self.layer.shape;
         let (cache, q, pages) = self.filled(device);
         let width = q.len() / self.layer.t;
@@ -350,7 +356,7 @@ impl Reading {
     }
 }
 
-const NARROW: [KvFormat; 3] = [KvFormat::Bf16, KvFormat::Fp8, KvFormat::Nvfp4];
+pub const NARROW: [KvFormat; 3] = [KvFormat::Bf16, KvFormat::Fp8, KvFormat::Nvfp4];
 
 #[test]
 fn decoding_agrees_with_an_f64_loop_and_rows_are_the_same_alone_and_in_company() {
@@ -422,7 +428,7 @@ fn sets_of_splits_are_merged_the_same_for_every_row() {
 }
 
 /// The last five rows on all devices as on the first, in company as alone.
-fn merged_alike(reading: &Reading, devices: &[Backend], tolerance: f64) {
+pub fn merged_alike(reading: &Reading, devices: &[Backend], tolerance: f64) {
     let t = reading.layer.t;
     let wanted = wide(&reading.run(&devices[0], t - 5, &[5], true));
     for device in &devices[1..] {

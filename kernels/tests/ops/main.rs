@@ -10,6 +10,7 @@ mod draft_head;
 mod fp4;
 mod gdn;
 mod gdn_in;
+mod head_sizes;
 mod linear;
 mod moe;
 #[cfg(feature = "emulator")]
