@@ -26,8 +26,8 @@ struct LinearArgs {
     float eps, offset;
     u32 t, cols, job_count;
     u32 slots;          // staged tiles per warp: all it multiplies, or 1: staged again for each
-    // Of the kernels linear_mixed_conv_*: the first weight's outputs go through the causal convolution of width 4 over each sequence's rows and
-    // SiLU, as gdn_conv.cu has it.
+    // Of the kernels linear_mixed_conv_*: the first weight's outputs go through the causal convolution of width 4 over each
+    // sequence's rows and SiLU, as gdn_conv.cu has it.
     const Pass* pass;
     const float* conv;  // [rows of w, 4]
     float* conv_state;  // [slots, 3, rows of w]
@@ -130,48 +130,54 @@ DECODE_FN void write_out(const LinearArgs& args, const LinearJob& job, const Blo
     }
 }
 
-// Convolves what this block has stored of the first weight, in place: a thread has a feature of every sequence. At the very end, when no
-// tile waits in registers any more.
+// Rows of a sequence that a thread of `convolve` asks for at once.
+constexpr u32 CONV_AHEAD = 4;
+
+// Convolves what this block has stored of the first weight, in place: a thread has a feature of a sequence, so that the
+// sequences of a pass wait for memory beside each other. At the very end, when no tile waits in registers any more.
 static __device__ __noinline__ void convolve(const LinearArgs& args) {
     const LinearJob& job = args.jobs[0];
     __syncthreads();
     const Pass& pass = *args.pass;
-    const u32 channels = job.w.rows, segments = pass.segments;
+    const u32 channels = job.w.rows, mine = blockIdx.x - job.first;
+    const u32 features = 16 * ((job.w.row_tiles - mine + job.blocks - 1) / job.blocks), pairs = features * pass.segments;
     const u64 slot_size = 3 * static_cast<u64>(channels);
 #pragma unroll 1
-    for (u32 at = threadIdx.x;; at += WARPS * 32) {
-        const u32 unit = blockIdx.x - job.first + at / 16 * job.blocks, channel = 16 * unit + at % 16;
-        if (unit >= job.w.row_tiles) return;
+    for (u32 at = threadIdx.x; at < pairs; at += WARPS * 32) {
+        const u32 s = at / features, feature = at - s * features, channel = 16 * (mine + feature / 16 * job.blocks) + feature % 16;
         if (channel >= channels) continue;
         const float4 taps = four_at(args.conv + 4 * static_cast<u64>(channel));
-#pragma unroll 1
-        for (u32 s = 0; s < segments; s++) {
-            const u32 first = pass.seg_first[s], rows = pass.seg_rows[s];
-            float* state = args.conv_state + pass.seg_slot[s] * slot_size + channel;
-            float* out = reinterpret_cast<float*>(job.out) + static_cast<u64>(first) * job.stride + channel;
-            const bool empty = pass.seg_position[s] == 0, snapshots = pass.snapshots[first] != NO_SNAPSHOT;
-            float past[3];
+        const u32 first = pass.seg_first[s], rows = pass.seg_rows[s];
+        float* state = args.conv_state + pass.seg_slot[s] * slot_size + channel;
+        float* out = reinterpret_cast<float*>(job.out) + static_cast<u64>(first) * job.stride + channel;
+        const bool empty = pass.seg_position[s] == 0, snapshots = pass.snapshots[first] != NO_SNAPSHOT;
+        float past[3];
 #pragma unroll
-            for (u32 j = 0; j < 3; j++) past[j] = empty ? 0.0f : state[j * channels];
+        for (u32 j = 0; j < 3; j++) past[j] = empty ? 0.0f : state[j * channels];
 #pragma unroll 1
-            for (u32 i = 0; i < rows; i++, out += job.stride) {
-                const float raw = *out;
+        for (u32 begin = 0; begin < rows; begin += CONV_AHEAD, out += CONV_AHEAD * job.stride) {
+            float raw[CONV_AHEAD];
+#pragma unroll
+            for (u32 i = 0; i < CONV_AHEAD; i++) raw[i] = begin + i < rows ? out[i * job.stride] : 0.0f;
+#pragma unroll
+            for (u32 i = 0; i < CONV_AHEAD; i++) {
+                if (begin + i >= rows) break;
                 float sum = taps.x * past[0];
                 sum = fmaf(taps.y, past[1], sum);
                 sum = fmaf(taps.z, past[2], sum);
-                sum = fmaf(taps.w, raw, sum);
-                *out = gdn_silu(sum);
-                past[0] = past[1], past[1] = past[2], past[2] = raw;
+                sum = fmaf(taps.w, raw[i], sum);
+                out[i * job.stride] = gdn_silu(sum);
+                past[0] = past[1], past[1] = past[2], past[2] = raw[i];
                 if (snapshots) {
-                    float* to = args.conv_state + pass.snapshots[first + i] * slot_size + channel;
+                    float* to = args.conv_state + pass.snapshots[first + begin + i] * slot_size + channel;
 #pragma unroll
                     for (u32 j = 0; j < 3; j++) to[j * channels] = past[j];
                 }
             }
-            if (!snapshots) {
+        }
+        if (!snapshots) {
 #pragma unroll
-                for (u32 j = 0; j < 3; j++) state[j * channels] = past[j];
-            }
+            for (u32 j = 0; j < 3; j++) state[j * channels] = past[j];
         }
     }
 }
@@ -340,11 +346,14 @@ LINEAR_DECODE_DEEP(nvfp4, 1 << NVFP4)
 // Several formats in one launch, f32 not among them.
 LINEAR_DECODE_ROWS(mixed, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 3, 2)
 
-// The same with the delta net's convolution behind the first weight, where a launch of its own would cost more.
-#define LINEAR_CONV(n, groups, blocks)                                                                                 \
+// The same, and for one format as well, with the delta net's convolution behind the first weight. _deep: of 16 bits.
+#define LINEAR_CONV(n, formats, groups, resident, deep, blocks)                                                        \
     KERNEL(linear_mixed_conv_##n, WARPS * 32, blocks, LinearArgs) {                                                    \
         DYNAMIC_SHARED(shared);                                                                                        \
-        decode<1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, groups, true, false, true>(args, shared);                 \
+        decode<formats, groups, resident, deep, true>(args, shared);                                                   \
     }
-LINEAR_CONV(4, 1, 3)
-LINEAR_CONV(8, 2, 2)
+LINEAR_CONV(4, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 1, true, false, 3)
+LINEAR_CONV(8, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 2, true, false, 2)
+LINEAR_CONV(16, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 4, true, false, 2)
+LINEAR_CONV(wide, 1 << F16 | 1 << BF16 | 1 << FP8 | 1 << NVFP4, 4, false, false, 2)
+LINEAR_CONV(deep, 1 << F16 | 1 << BF16, 1, true, true, 2)

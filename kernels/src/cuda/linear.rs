@@ -2,7 +2,7 @@
 //! Up to 16 rows, and more under `exact` in strips of 16, go to linear_decode.cu; the rest to linear_prefill.cu.
 
 use super::gpu::{Args, Launch, bytes_of};
-use super::pack::{TILE_COLS, tile_bytes};
+use super::pack::tile_bytes;
 use super::weight::Matrix;
 use super::{Cuda, DECODE_ROWS, gdn, linear_fp4, linear_prefill};
 use crate::ops::{AttentionInputs, AttentionRowsMut, GdnInputs, GdnRowsMut, Norm, Pass};
@@ -95,13 +95,27 @@ macro_rules! kernels {
     };
 }
 
-/// The kernels that convolve what they stored, for up to 4 and 8 rows.
-const CONVOLVING: [&str; 2] = ["linear_mixed_conv_4", "linear_mixed_conv_8"];
+/// The kernels that convolve what they stored of the first weight, of whatever formats but f32; the last of 16-bit ones.
+const CONVOLVING: [&str; 5] = [
+    "linear_mixed_conv_4",
+    "linear_mixed_conv_8",
+    "linear_mixed_conv_16",
+    "linear_mixed_conv_wide",
+    "linear_mixed_conv_deep",
+];
+
+/// True for the formats that take most bytes a tile.
+fn wide(job: &Job) -> bool {
+    matches!(job.format, WeightFormat::Bf16 | WeightFormat::F16)
+}
 
 /// The kernels of a launch, and how many blocks of each their registers let a multiprocessor hold.
-fn kernels(formats: impl Iterator<Item = WeightFormat> + Clone) -> ([&'static str; 5], [usize; 5]) {
-    let first = formats.clone().next().unwrap_or(WeightFormat::Bf16);
-    if formats.clone().any(|format| format != first) {
+fn kernels(jobs: &[Job], convolves: bool) -> ([&'static str; 5], [usize; 5]) {
+    if convolves {
+        return (CONVOLVING, [3, 2, 2, 2, if jobs.iter().all(wide) { 2 } else { 0 }]);
+    }
+    let first = jobs[0].format;
+    if jobs.iter().any(|job| job.format != first) {
         return (kernels!("mixed"), [3, 2, 2, 2, 0]);
     }
     match first {
@@ -148,33 +162,23 @@ fn room(limit: usize, t: usize, k_tiles: usize) -> Room {
     if shared_bytes(1 << size, slots, t) <= limit { Room { size, slots } } else { Room { size: 3, slots: 1 } }
 }
 
-/// Most rows that a thread convolves one after the other; for more a launch of its own is faster.
-const CONVOLVED: usize = 8;
-
-/// Whether the products of `t` rows with weights of these formats are convolved in the same launch.
-fn convolves(cuda: &Cuda, t: usize, k_tiles: usize, formats: &[WeightFormat]) -> bool {
-    let mixed = formats.iter().any(|format| *format != formats[0]) && !formats.contains(&WeightFormat::F32);
-    mixed && (1..=CONVOLVED).contains(&t) && room(cuda.properties().shared as usize, t, k_tiles).size < 3
-}
-
 /// Products of at most 16 rows. All weights are `input.cols` wide.
 fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
-    // No kernel reads f32 and another format.
-    let (wide, rest): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| job.format == WeightFormat::F32);
-    if !wide.is_empty() && !rest.is_empty() {
-        decode(cuda, input, &wide)?;
+    // No kernel reads f32 and another format. What is convolved is the first weight's, which is of no f32 then.
+    let (full, rest): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| job.format == WeightFormat::F32);
+    if !full.is_empty() && !rest.is_empty() {
+        decode(cuda, Input { conv: None, ..input }, &full)?;
         return decode(cuda, input, &rest);
     }
-    let (names, held) = kernels(jobs.iter().map(|job| job.format));
+    let (names, held) = kernels(jobs, input.conv.is_some());
     let limit = cuda.properties().shared as usize;
     let Room { size, slots } = room(limit, input.t, jobs[0].matrix.k_tiles as usize);
     // Few row tiles leave most of the device without a block, and 16-bit weights are the most bytes a tile: those blocks
     // ask for more at once.
     let tiles: usize = jobs.iter().map(|job| job.matrix.row_tiles as usize).sum();
     let multiprocessors = cuda.properties().multiprocessors as usize;
-    let wide = |job: &Job| matches!(job.format, WeightFormat::Bf16 | WeightFormat::F16);
     let deep = tiles <= 2 * multiprocessors || jobs.iter().all(wide);
-    // Several formats in one launch have no such kernel.
+    // Several formats in one launch have no such kernel, unless all are of 16 bits and convolved.
     let deep = deep && held[4] > 0;
     let size = if size == 0 && deep { 4 } else { size };
     let shared = shared_bytes([1, 2, 4, 4, 1][size], slots, input.t);
@@ -203,7 +207,7 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
         first += blocks;
     }
     let launch = Launch {
-        kernel: if input.conv.is_some() { CONVOLVING[size] } else { names[size] },
+        kernel: names[size],
         grid: [first, 1, 1],
         block: 32 * WARPS as u32,
         shared: shared as u32,
@@ -344,9 +348,8 @@ impl Cuda {
             ("a", weights.a, out.a),
             ("b", weights.b, out.b),
         ];
-        let formats = [weights.qkv.format, weights.z.format, weights.a.format, weights.b.format];
-        let k_tiles = weights.qkv.cols.div_ceil(TILE_COLS);
-        let conv = match convolves(self, pass.rows(), k_tiles, &formats) {
+        let convolves = (1..=DECODE_ROWS).contains(&pass.rows()) && weights.qkv.format != WeightFormat::F32;
+        let conv = match convolves {
             true => gdn::fused_conv(self, pass, weights.conv, weights.qkv.rows, conv_state)?,
             false => None,
         };

@@ -7,6 +7,7 @@ use crate::formats::Formats;
 use crate::parts::{self, Matrix};
 use crate::spec::{Ffn, Layer, Mixer, ModelSpec};
 use crate::{DraftHead, KvTypes, LoadOptions, ModelError};
+use hearth_checkpoint::LinearFormat;
 use serde::Serialize;
 
 /// A machine that a ledger is priced for.
@@ -201,13 +202,18 @@ impl Entries {
                 self.add("linear_add", "attention", 1, 0);
             }
             Mixer::GatedDeltaNet(g) => {
-                // The convolution ends the launch of its projections where their formats differ, and follows it elsewhere.
-                let of = |matrix| {
+                // One launch, that the convolution of width 4 ends. Projections of f32 have one of their own, and what they
+                // compute is convolved by another.
+                let is_f32 = |matrix| -> Result<bool, ModelError> {
                     let m = parts::matrices(layer, spec.hidden).into_iter().find(|m| m.matrix == matrix);
                     let (rows, cols) = m.map_or((0, 0), |m| (m.rows, m.cols));
-                    formats.format(&names.matrix(place, matrix, 0), rows, cols)
+                    Ok(formats.format(&names.matrix(place, matrix, 0), rows, cols)? == LinearFormat::F32)
                 };
-                let launches = if of(Matrix::GdnQkv)? == of(Matrix::GdnA)? { 2 } else { 1 };
+                let qkv = is_f32(Matrix::GdnQkv)?;
+                let all = [qkv, is_f32(Matrix::GdnZ)?, is_f32(Matrix::GdnA)?, is_f32(Matrix::GdnB)?];
+                let [separate, f32, rest] =
+                    [qkv || g.conv_width != 4, all.contains(&true), all.contains(&false)];
+                let launches = u32::from(separate) + u32::from(f32) + u32::from(rest);
                 self.add("gdn_in", "delta net", launches, 0);
                 // The state is read once and written once per row: every row is a snapshot to go back to.
                 let state =

@@ -62,7 +62,7 @@ fn a_load_takes_what_was_planned_to_the_byte() {
 
 #[test]
 fn the_ledger_counts_the_launches_that_a_recorded_step_has() {
-    // FP8 and bf16 projections, which convolve in their launch; one format, which does not; no experts.
+    // FP8 and bf16 projections; projections of one format; no experts.
     let mixed = Synthetic::named("tiny:nvfp4-mixed").unwrap();
     let plain = Synthetic::named("tiny:bf16").unwrap();
     let dense = Checkpoint::open(&folder("qwen3_5")).unwrap();
