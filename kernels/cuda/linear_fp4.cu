@@ -12,7 +12,7 @@ struct LinearFp4 {
     float* out;        // [t, stride]
     u32 stride, epilogue, t, groups;
 };
-static_assert(sizeof(LinearFp4) == 88, "as in linear_fp4.rs");
+static_assert(sizeof(LinearFp4) == 88, "as in linear_prefill.rs");
 
 // Copies a group of the block's rows. In shared memory rows lie as in global memory, FP4_GROUP bytes apart, at which the
 // eight lanes that read 16 bytes at a time meet all banks.

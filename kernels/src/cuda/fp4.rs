@@ -3,14 +3,14 @@
 use super::Cuda;
 use super::gpu::{Args, Launch, bytes_of};
 use super::pack::TILE_COLS;
-use crate::Result;
+use crate::{Result, WeightFormat};
 
 /// The compute capability that has the cores, and kernels for them: GB10.
 pub(super) const CAPABILITY: (u32, u32) = (12, 1);
 /// Columns of a group of a rounded row.
 const GROUP_COLS: usize = 4 * TILE_COLS;
 /// Bytes of a group; `FP4_GROUP`.
-pub(super) const GROUP_BYTES: usize = 144;
+const GROUP_BYTES: usize = 144;
 /// Rows of a block.
 const BLOCK_ROWS: usize = 4;
 
@@ -52,22 +52,27 @@ pub(super) struct Source {
     pub experts: Option<(u64, u64, u32)>,
 }
 
-/// Rounded rows.
+/// Rounded rows, to NVFP4 or to 16 bits, as the kernels of prefill take them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rounded {
-    /// `[rows, groups * GROUP_BYTES]` bytes.
+    /// `[rows, stride]`.
     pub x: u64,
-    /// f32 `[rows]`.
+    /// f32 `[rows]`: what sums are multiplied with.
     pub undo: u64,
-    /// Groups of a row.
-    pub groups: u32,
+    /// Groups of [`GROUP_BYTES`] in a row, or numbers of 16 bits.
+    pub stride: u32,
 }
 
 impl Cuda {
-    /// Whether prefill's products with NVFP4 weights go to the FP4 tensor cores.
+    /// Whether prefill rounds rows to NVFP4 for weights of it.
     pub(super) fn fp4(&self) -> bool {
         self.fp4.load(std::sync::atomic::Ordering::Relaxed)
     }
+}
+
+/// Whether prefill's products with weights of this format go to the FP4 tensor cores.
+pub(super) fn wanted(cuda: &Cuda, format: WeightFormat) -> bool {
+    format == WeightFormat::Nvfp4 && cuda.fp4()
 }
 
 /// Rounds rows into the working memory `name`, taken for `room` of them, where they stay until its next use.
@@ -75,7 +80,7 @@ pub(super) fn round(cuda: &Cuda, name: &'static str, room: usize, source: &Sourc
     let (rows, groups) = (source.rows as usize, (source.cols as usize).div_ceil(GROUP_COLS));
     let bytes = (room * groups * GROUP_BYTES).next_multiple_of(256);
     let x = cuda.working(name, bytes + room * 4)?;
-    let rounded = Rounded { x, undo: x + bytes as u64, groups: groups as u32 };
+    let rounded = Rounded { x, undo: x + bytes as u64, stride: groups as u32 };
     let (norm, eps, offset) = source.norm.unwrap_or_default();
     let (ids, table, experts) = source.experts.unwrap_or_default();
     let args = QuantiseArgs {
@@ -90,7 +95,7 @@ pub(super) fn round(cuda: &Cuda, name: &'static str, room: usize, source: &Sourc
         rows: source.rows,
         stride: source.stride,
         cols: source.cols,
-        groups: rounded.groups,
+        groups: rounded.stride,
         experts,
         unused: 0,
     };

@@ -4,7 +4,7 @@
 use super::gpu::{Args, Launch, bytes_of};
 use super::pack::tile_bytes;
 use super::weight::Matrix;
-use super::{Cuda, DECODE_ROWS, gdn, linear_fp4, linear_prefill};
+use super::{Cuda, DECODE_ROWS, gdn, linear_prefill};
 use crate::ops::{AttentionInputs, AttentionRowsMut, GdnInputs, GdnRowsMut, Norm, Pass};
 use crate::{DType, OpError, Ops, Result, Tensor, Weight, WeightFormat};
 
@@ -236,10 +236,6 @@ fn products(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
     let (fast, rest): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|job| linear_prefill::possible(job));
     if !rest.is_empty() {
         strips(cuda, input, &rest)?;
-    }
-    let (narrow, fast): (Vec<Job>, Vec<Job>) = fast.iter().partition(|job| linear_fp4::wanted(cuda, job));
-    if !narrow.is_empty() {
-        linear_fp4::prefill(cuda, input, &narrow)?;
     }
     linear_prefill::prefill(cuda, input, &fast)
 }

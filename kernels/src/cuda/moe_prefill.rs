@@ -1,8 +1,10 @@
-//! The experts' products for many rows: pairs sorted by expert on the device, then tensor-core products group by group.
+//! The experts' products for many rows: pairs sorted by expert on the device, then tensor-core products group by group
+//! (moe_prefill.cu, moe_fp4.cu). Rounding rows to NVFP4 is opt-in; what it computes is defined by `fp4.rs`.
 
+use super::Cuda;
+use super::fp4::{self, Rounded, Source};
 use super::gpu::{Args, Launch, bytes_of};
 use super::moe::{Layer, dim};
-use super::{Cuda, moe_fp4};
 use crate::ops::Experts;
 use crate::{Result, Weight, WeightFormat};
 
@@ -14,7 +16,7 @@ const GROUP_CHUNK: usize = 2048;
 /// which read the experts' weights once each.
 const MOST_RESULTS: usize = 1 << 28;
 /// Warps of a block of the product.
-pub(super) const PRODUCT_WARPS: usize = 8;
+const PRODUCT_WARPS: usize = 8;
 
 /// `struct MoeGroup` of moe_prefill.cuh.
 #[repr(C)]
@@ -47,7 +49,7 @@ struct RoundArgs {
     bfloat: u32,
 }
 
-/// `struct MoeProduct`.
+/// `struct MoeProduct`, and `struct MoeFp4` of moe_fp4.cu.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct ProductArgs {
@@ -138,17 +140,27 @@ const KERNELS: [Kernel; 5] = [
     },
 ];
 
+/// The kernels of NVFP4 for rows rounded to NVFP4.
+const FP4: Kernel = Kernel {
+    format: WeightFormat::Nvfp4,
+    number: 4,
+    row_tiles: 2,
+    gate_up: "moe_fp4_gate_up",
+    down: "moe_fp4_down",
+};
+
 /// True for formats whose products are of bf16.
 fn bfloat(format: WeightFormat) -> bool {
     matches!(format, WeightFormat::F32 | WeightFormat::Bf16)
 }
 
-/// The formats among the weights.
-fn kernels_of(weights: &[Weight]) -> impl Iterator<Item = &'static Kernel> {
-    KERNELS.iter().filter(|kernel| weights.iter().any(|w| w.format == kernel.format))
+/// The kernels of the formats among the weights, and which of them take rows rounded to NVFP4.
+fn kernels_of(cuda: &Cuda, weights: &[Weight]) -> impl Iterator<Item = (&'static Kernel, bool)> {
+    let of_format = KERNELS.iter().filter(|kernel| weights.iter().any(|w| w.format == kernel.format));
+    of_format.map(|kernel| if fp4::wanted(cuda, kernel.format) { (&FP4, true) } else { (kernel, false) })
 }
 
-pub(super) fn launch<A: Args>(
+fn launch<A: Args>(
     cuda: &Cuda,
     kernel: &'static str,
     grid: [usize; 2],
@@ -160,15 +172,42 @@ pub(super) fn launch<A: Args>(
 }
 
 /// Pairs sorted by expert, as the product reads them.
-pub(super) struct Groups {
+struct Groups {
     /// Pairs, those of an expert together.
-    pub list: u64,
+    list: u64,
     /// Stretches of one expert's pairs.
-    pub items: u64,
+    items: u64,
     /// How many.
-    pub item_count: u64,
+    item_count: u64,
     /// Upper bound of the number of items, which only the device knows.
-    pub most: usize,
+    most: usize,
+}
+
+impl Groups {
+    /// What a kernel multiplies the pairs' rows with; see `struct MoeProduct`.
+    fn product(
+        &self,
+        kernel: &Kernel,
+        table: u64,
+        x: Rounded,
+        out: u64,
+        divide: u32,
+        out_stride: u32,
+    ) -> ProductArgs {
+        ProductArgs {
+            table,
+            list: self.list,
+            items: self.items,
+            item_count: self.item_count,
+            x: x.x,
+            undo: x.undo,
+            out,
+            divide,
+            x_stride: x.stride,
+            out_stride,
+            only: kernel.number,
+        }
+    }
 }
 
 /// Sorts the pairs of `t` rows.
@@ -207,51 +246,20 @@ pub(super) fn gate_up(
 ) -> Result<()> {
     const OP: &str = "moe_gate_up";
     let groups = group(cuda, OP, t, layer)?;
-    let width = (layer.hidden as usize).next_multiple_of(64);
     let mut rounded = [None; 2];
-    for kernel in kernels_of(&experts.gate_up) {
-        if moe_fp4::wanted(cuda, kernel.format) {
-            moe_fp4::gate_up(cuda, t, x, layer, &groups, act)?;
-            continue;
-        }
-        let wide = bfloat(kernel.format);
-        let (rows, undo) = match rounded[usize::from(wide)] {
-            Some(known) => known,
-            None => {
-                let name =
-                    if wide { ["moe bf16 rows", "moe bf16 undo"] } else { ["moe f16 rows", "moe f16 undo"] };
-                let out = cuda.working(name[0], t * width * 2)?;
-                let undo = cuda.working(name[1], t * 4)?;
-                let args = RoundArgs {
-                    x,
-                    ids: 0,
-                    table: 0,
-                    out,
-                    undo,
-                    rows: dim(OP, "rows", t)?,
-                    stride: layer.hidden,
-                    cols: layer.hidden,
-                    out_stride: dim(OP, "hidden", width)?,
-                    experts: layer.experts,
-                    bfloat: u32::from(wide),
-                };
-                launch(cuda, "moe_round", [t.div_ceil(8), 1], 0, &args)?;
-                *rounded[usize::from(wide)].insert((out, undo))
+    for (kernel, narrow) in kernels_of(cuda, &experts.gate_up) {
+        let x = if narrow {
+            let (rows, cols) = (dim(OP, "rows", t)?, layer.hidden);
+            let source = Source { x, rows, stride: cols, cols, norm: None, experts: None };
+            fp4::round(cuda, "moe nvfp4 rows", t, &source)?
+        } else {
+            let wide = bfloat(kernel.format);
+            match rounded[usize::from(wide)] {
+                Some(known) => known,
+                None => *rounded[usize::from(wide)].insert(round_rows(cuda, t, x, layer, wide)?),
             }
         };
-        let args = ProductArgs {
-            table: layer.gate_up,
-            list: groups.list,
-            items: groups.items,
-            item_count: groups.item_count,
-            x: rows,
-            undo,
-            out: act,
-            divide: layer.slots,
-            x_stride: dim(OP, "hidden", width)?,
-            out_stride: layer.max_inter,
-            only: kernel.number,
-        };
+        let args = groups.product(kernel, layer.gate_up, x, act, layer.slots, layer.max_inter);
         let blocks = experts.max_inter.div_ceil(8 * kernel.row_tiles * PRODUCT_WARPS);
         launch(cuda, kernel.gate_up, [blocks, groups.most], 0, &args)?;
     }
@@ -301,28 +309,19 @@ fn down_strip(
     let (pairs, room) = (t * slots, room * slots);
     let each = cuda.working("moe results", room * hidden * 4)?;
     let mut rounded = None;
-    for kernel in kernels_of(&experts.down) {
-        if moe_fp4::wanted(cuda, kernel.format) {
-            moe_fp4::down(cuda, pairs, room, act, layer, &groups, each)?;
-            continue;
-        }
-        let round = match rounded {
-            Some(round) => round,
-            None => *rounded.insert(round_act(cuda, pairs, room, act, layer)?),
+    for (kernel, narrow) in kernels_of(cuda, &experts.down) {
+        let x = if narrow {
+            let (rows, cols) = (dim(OP, "rows", pairs)?, layer.max_inter);
+            let experts = Some((layer.ids, layer.down, layer.experts));
+            let source = Source { x: act, rows, stride: cols, cols, norm: None, experts };
+            fp4::round(cuda, "moe nvfp4 act", room, &source)?
+        } else {
+            match rounded {
+                Some(known) => known,
+                None => *rounded.insert(round_act(cuda, pairs, room, act, layer)?),
+            }
         };
-        let args = ProductArgs {
-            table: layer.down,
-            list: groups.list,
-            items: groups.items,
-            item_count: groups.item_count,
-            x: round.out,
-            undo: round.undo,
-            out: each,
-            divide: 1,
-            x_stride: round.out_stride,
-            out_stride: layer.hidden,
-            only: kernel.number,
-        };
+        let args = groups.product(kernel, layer.down, x, each, 1, layer.hidden);
         let blocks = hidden.div_ceil(16 * kernel.row_tiles * PRODUCT_WARPS);
         launch(cuda, kernel.down, [blocks, groups.most], 0, &args)?;
     }
@@ -339,11 +338,33 @@ fn down_strip(
     launch(cuda, "moe_combine", [t, hidden.div_ceil(4 * 256)], 0, &args)
 }
 
+/// Rounds the rows to 16 bits.
+fn round_rows(cuda: &Cuda, t: usize, x: u64, layer: &Layer, bfloat: bool) -> Result<Rounded> {
+    const OP: &str = "moe_gate_up";
+    let width = (layer.hidden as usize).next_multiple_of(64);
+    let name = if bfloat { ["moe bf16 rows", "moe bf16 undo"] } else { ["moe f16 rows", "moe f16 undo"] };
+    let args = RoundArgs {
+        x,
+        ids: 0,
+        table: 0,
+        out: cuda.working(name[0], t * width * 2)?,
+        undo: cuda.working(name[1], t * 4)?,
+        rows: dim(OP, "rows", t)?,
+        stride: layer.hidden,
+        cols: layer.hidden,
+        out_stride: dim(OP, "hidden", width)?,
+        experts: layer.experts,
+        bfloat: u32::from(bfloat),
+    };
+    launch(cuda, "moe_round", [t.div_ceil(8), 1], 0, &args)?;
+    Ok(Rounded { x: args.out, undo: args.undo, stride: args.out_stride })
+}
+
 /// Rounds each pair's `act` to 16 bits, of the type that its expert's products are of; working memory is taken for `room`.
-fn round_act(cuda: &Cuda, pairs: usize, room: usize, act: u64, layer: &Layer) -> Result<RoundArgs> {
+fn round_act(cuda: &Cuda, pairs: usize, room: usize, act: u64, layer: &Layer) -> Result<Rounded> {
     const OP: &str = "moe_down";
     let width = (layer.max_inter as usize).next_multiple_of(64);
-    let round = RoundArgs {
+    let args = RoundArgs {
         x: act,
         ids: layer.ids,
         table: layer.down,
@@ -356,6 +377,6 @@ fn round_act(cuda: &Cuda, pairs: usize, room: usize, act: u64, layer: &Layer) ->
         experts: layer.experts,
         bfloat: 0,
     };
-    launch(cuda, "moe_round", [pairs.div_ceil(8), 1], 0, &round)?;
-    Ok(round)
+    launch(cuda, "moe_round", [pairs.div_ceil(8), 1], 0, &args)?;
+    Ok(Rounded { x: args.out, undo: args.undo, stride: args.out_stride })
 }
