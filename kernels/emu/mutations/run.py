@@ -10,8 +10,8 @@ Each *.toml here is a list of faults: `find` occurs once in `file` (or is its `n
 `tests` are run on the emulator. `silent` says why no test can notice it: an emulator that runs one thread at a time has no memory order.
 Only the changed files are compiled again, and the test program is linked with them in place of its own.
 
-What was planted before into the same sources, with the same tests, is not planted again. Writes kernels/results/mutations.csv when all
-were. Ends with 1 if a fault went unnoticed that has no reason to, or was noticed
+What was planted before into the same sources, with the same tests, is not planted again. Writes what came of each into
+kernels/results/mutations.csv, whose other rows stay. Ends with 1 if a fault went unnoticed that has no reason to, or was noticed
 although it has one.
 """
 
@@ -205,6 +205,23 @@ def test(program, fault):
     return False, ""
 
 
+def write(planted, results):
+    """The table of all faults in the order of the lists: those that were not planted keep the row they had."""
+    named = lambda row: tuple(row[:3])
+    with TABLE.open(newline="") as file:
+        rows = {named(row): row for row in csv.reader(file)}
+    for i, fault in enumerate(planted):
+        noticed, by = results[i]
+        row = [fault["file"], fault["kind"], fault["what"], "yes" if noticed else "no", by or fault.get("silent", "")]
+        rows[named(row)] = row
+    with TABLE.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["file", "kind", "fault", "noticed", "by"])
+        for fault in faults([]):
+            name = (fault["file"], fault["kind"], fault["what"])
+            table.writerow(rows.get(name, [*name, "not run", ""]))
+
+
 def main():
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
@@ -246,13 +263,7 @@ def main():
         order = sorted(enumerate(planted), key=lambda numbered: cost(numbered[1]))
         for done in [pool.submit(one, i, fault) for i, fault in order]:
             done.result()
-    if not chosen:
-        with TABLE.open("w", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["file", "kind", "fault", "noticed", "by"])
-            for i, fault in enumerate(planted):
-                noticed, by = results[i]
-                table.writerow([fault["file"], fault["kind"], fault["what"], "yes" if noticed else "no", by or fault.get("silent", "")])
+    write(planted, results)
     noticed = sum(noticed for noticed, _ in results.values())
     wrong = [fault for i, fault in enumerate(planted) if results[i][0] == ("silent" in fault)]
     print(f"{len(planted)} faults planted, {noticed} noticed, {sum('silent' in f for f in planted)} that cannot be, {len(wrong)} not as they should be")
