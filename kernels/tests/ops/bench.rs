@@ -1,7 +1,7 @@
 //! The test bench: random numbers, random packed matrices, backends, and comparisons.
 
 use hearth_kernels::cpu::{Cpu, Simd};
-use hearth_kernels::ops::{Norm, Pass, Segment};
+use hearth_kernels::ops::{KvFormat, Norm, Pass, Segment};
 use hearth_kernels::{DType, Fp8Scales, Nvfp4Global, Ops, PackedWeight, Tensor, Values};
 
 /// splitmix64.
@@ -302,4 +302,28 @@ pub fn product(w: &[f64], x: &[f64], rows: usize, cols: usize) -> Vec<f64> {
 
 pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
+}
+
+/// A vector as `format` keeps it.
+pub fn kept(format: KvFormat, x: &[f64]) -> Vec<f64> {
+    let e4m3 = |x: f64| nearest(x, (0..127).map(|code| f64::from(hearth_kernels::e4m3(code))));
+    match format {
+        KvFormat::F32 => x.to_vec(),
+        KvFormat::Bf16 => x.iter().map(|x| half::bf16::from_f64(*x).to_f64()).collect(),
+        KvFormat::Fp8 => x.iter().map(|x| e4m3(*x)).collect(),
+        KvFormat::Nvfp4 => {
+            let group = |x: &[f64]| {
+                let scale = e4m3(x.iter().fold(0.0f64, |most, x| most.max(x.abs())) / 6.0);
+                let e2m1 = |x: f64| nearest(x / scale, [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0].into_iter());
+                x.iter().map(|x| e2m1(*x) * scale).collect::<Vec<f64>>()
+            };
+            x.chunks(16).flat_map(group).collect()
+        }
+    }
+}
+
+/// Of some magnitudes the one nearest to |x|, with the sign of x.
+fn nearest(x: f64, magnitudes: impl Iterator<Item = f64>) -> f64 {
+    let best = magnitudes.min_by(|a, b| (a - x.abs()).abs().total_cmp(&(b - x.abs()).abs())).unwrap();
+    best.copysign(x)
 }
