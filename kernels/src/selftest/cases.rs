@@ -40,7 +40,7 @@ const fn case(
 }
 
 /// Every case, in the order in which a layer meets them.
-pub(super) const CASES: [Case; 37] = [
+pub(super) const CASES: [Case; 41] = [
     case("embed", "bf16", 0.0, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Bf16)),
     case("embed", "nvfp4", PLAIN, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Nvfp4)),
     case("rms_norm", "", PLAIN, rms_norm),
@@ -72,6 +72,7 @@ pub(super) const CASES: [Case; 37] = [
     case("ffn_in", "nvfp4, decode", DECODE, |ops, scale, seed| ffn_in(ops, scale, seed, 2)),
     case("ffn_in", "nvfp4, prefill", PREFILL, |ops, scale, seed| ffn_in(ops, scale, seed, 40)),
     case("gdn_in", "fp8, decode", DECODE, |ops, scale, seed| gdn_in(ops, scale, seed, 2)),
+    case("gdn_in", "fp8, 16 rows", DECODE, |ops, scale, seed| gdn_in(ops, scale, seed, 16)),
     case("gdn_in", "fp8, prefill", PREFILL, |ops, scale, seed| gdn_in(ops, scale, seed, 40)),
     case("gdn_step", "decode", DECODE, |ops, scale, seed| gdn_step(ops, scale, seed, 3)),
     case("gdn_step", "prefill", PREFILL, |ops, scale, seed| gdn_step(ops, scale, seed, 130)),
@@ -89,6 +90,15 @@ pub(super) const CASES: [Case; 37] = [
     }),
     case("attend_paged", "fp8, prefill", 2e-2, |ops, scale, seed| {
         attend(ops, scale, seed, KvFormat::Fp8, 40)
+    }),
+    case("attend_paged", "bf16, heads of 96", 1e-4, |ops, _, seed| {
+        attend_heads(ops, seed, &heads_of(96), KvFormat::Bf16, 2)
+    }),
+    case("attend_paged", "nvfp4, heads of 208", 2e-2, |ops, _, seed| {
+        attend_heads(ops, seed, &heads_of(208), KvFormat::Nvfp4, 2)
+    }),
+    case("attend_paged", "prefill, heads of 80", 2e-2, |ops, _, seed| {
+        attend_heads(ops, seed, &heads_of(80), KvFormat::Fp8, 40)
     }),
     case("moe_in", "bf16, decode", DECODE, |ops, scale, seed| moe_in(ops, scale, seed, 3)),
     case("moe_gate_up", "nvfp4, decode", DECODE, |ops, scale, seed| {
@@ -337,10 +347,24 @@ fn attend_in(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
     Ok(all)
 }
 
-/// A prompt in small cuts, so that the cache is filled the same way everywhere, then `t` rows at once.
+/// Few heads that lie within the kernels of a larger size.
+fn heads_of(head_dim: usize) -> AttentionShape {
+    AttentionShape { q_heads: 4, head_dim, rope_dims: 16, ..attention_shape(&Scale::Small.sizes()) }
+}
+
 fn attend(ops: &dyn Ops, scale: Scale, seed: u64, format: KvFormat, t: usize) -> Result<Vec<f32>> {
-    let (mut random, s) = (Random::new(seed), scale.sizes());
-    let shape = attention_shape(&s);
+    attend_heads(ops, seed, &attention_shape(&scale.sizes()), format, t)
+}
+
+/// A prompt in small cuts, so that the cache is filled the same way everywhere, then `t` rows at once.
+fn attend_heads(
+    ops: &dyn Ops,
+    seed: u64,
+    shape: &AttentionShape,
+    format: KvFormat,
+    t: usize,
+) -> Result<Vec<f32>> {
+    let mut random = Random::new(seed);
     let (queries, keys) = (2 * shape.q_heads * shape.head_dim, shape.kv_heads * shape.head_dim);
     let (q_norm, k_norm) = (random.norm(ops, shape.head_dim, 1.0)?, random.norm(ops, shape.head_dim, 1.0)?);
     let before = PAGE + 5;
@@ -357,9 +381,9 @@ fn attend(ops: &dyn Ops, scale: Scale, seed: u64, format: KvFormat, t: usize) ->
         let pages = (0..pages as u32).rev().collect();
         let mut pass = pass(rows, at, PAGE);
         pass.segments[0].pages = pages;
-        ops.attend_append(&pass, &shape, &q_norm, &k_norm, &mut q, &k, &v, &mut cache)?;
+        ops.attend_append(&pass, shape, &q_norm, &k_norm, &mut q, &k, &v, &mut cache)?;
         if at == before {
-            ops.attend_paged(&pass, &shape, &q, &cache, &mut out)?;
+            ops.attend_paged(&pass, shape, &q, &cache, &mut out)?;
         }
         at += rows;
     }
