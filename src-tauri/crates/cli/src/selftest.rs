@@ -10,6 +10,9 @@ use serde_json::json;
 
 use crate::output;
 
+/// How long the test of a GPU should take at most, seconds: an engine runs it before it first serves.
+const BOUND: f64 = 20.0;
+
 /// Options of `hearth selftest`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -25,7 +28,7 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     let scale = if ops.device() == "cuda" { Scale::Full } else { Scale::Small };
     if !json {
         output::line(&format!(
-            "{:13} {:18} {:>10} {:>10} {:>9}  result",
+            "{:13} {:20} {:>10} {:>10} {:>9}  result",
             "op", "case", "error", "bound", "ms"
         ));
     }
@@ -40,13 +43,41 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     let failed = |checks: &[Check]| checks.iter().filter(|check| !check.passed()).count();
     let (wrong, wrong_fp4) = (failed(&checks), fp4.as_deref().map(failed));
     checks.extend(fp4.unwrap_or_default());
+    let took =
+        Took { seconds: start.elapsed().as_secs_f64(), bound: (scale == Scale::Full).then_some(BOUND) };
     if json {
-        output::line(&as_json(ops.device(), &checks).to_string());
+        output::line(&as_json(ops.device(), &checks, took).to_string());
     } else {
-        let verdict = verdict(ops.device(), checks.len(), wrong, wrong_fp4);
-        output::line(&format!("{verdict} ({:.1} s)", start.elapsed().as_secs_f64()));
+        output::line(&verdict(ops.device(), checks.len(), wrong, wrong_fp4));
+        output::line(&took.words());
     }
     Ok(ExitCode::from(u8::from(wrong + wrong_fp4.unwrap_or(0) > 0)))
+}
+
+/// The time of a whole test.
+#[derive(Clone, Copy)]
+struct Took {
+    seconds: f64,
+    /// What it should take at most; None where there is no GPU to be slow.
+    bound: Option<f64>,
+}
+
+impl Took {
+    fn late(self) -> bool {
+        self.bound.is_some_and(|bound| self.seconds > bound)
+    }
+
+    fn words(self) -> String {
+        let Took { seconds, bound } = self;
+        match bound {
+            Some(bound) if self.late() => format!(
+                "TOO SLOW: it took {seconds:.1} s and should take {bound:.0} s at most. Look at `hearth doctor` for what slows this \
+                 machine, and run it again with nothing beside it."
+            ),
+            Some(bound) => format!("It took {seconds:.1} s, of {bound:.0} s that it may."),
+            None => format!("It took {seconds:.1} s."),
+        }
+    }
 }
 
 /// What the table comes to; `wrong_fp4` is None where there are no FP4 tensor cores to test.
@@ -75,7 +106,7 @@ fn row(check: &Check) -> String {
     };
     let error = if check.error.is_nan() { "-".to_owned() } else { format!("{:.1e}", check.error) };
     format!(
-        "{:13} {:18} {error:>10} {:>10.1e} {:9.1}  {result}",
+        "{:13} {:20} {error:>10} {:>10.1e} {:9.1}  {result}",
         check.op,
         check.case,
         check.bound,
@@ -83,7 +114,7 @@ fn row(check: &Check) -> String {
     )
 }
 
-fn as_json(device: &str, checks: &[Check]) -> serde_json::Value {
+fn as_json(device: &str, checks: &[Check], took: Took) -> serde_json::Value {
     let finite = |x: f64| x.is_finite().then_some(x);
     let checks: Vec<_> = checks
         .iter()
@@ -98,7 +129,10 @@ fn as_json(device: &str, checks: &[Check]) -> serde_json::Value {
             })
         })
         .collect();
-    json!({ "device": device, "checks": checks })
+    json!({
+        "device": device, "checks": checks,
+        "seconds": took.seconds, "bound_seconds": took.bound, "in_time": !took.late(),
+    })
 }
 
 #[cfg(test)]
@@ -129,6 +163,27 @@ mod tests {
     }
 
     #[test]
+    fn a_test_that_took_too_long_says_so_in_words_and_in_json() {
+        let took = |seconds, bound| {
+            let took = Took { seconds, bound };
+            (took.words(), as_json("cuda", &[], took))
+        };
+        let (words, json) = took(4.04, Some(20.0));
+        assert!(words.contains("4.0 s") && words.contains("20 s") && !words.contains("SLOW"), "{words}");
+        assert_eq!((&json["seconds"], &json["in_time"]), (&json!(4.04), &json!(true)));
+        let (words, json) = took(20.1, Some(20.0));
+        assert!(
+            words.starts_with("TOO SLOW") && words.contains("20.1 s") && words.contains("hearth doctor"),
+            "{words}"
+        );
+        assert_eq!((&json["bound_seconds"], &json["in_time"]), (&json!(20.0), &json!(false)));
+        // The emulator is no GPU that could be slow.
+        let (words, json) = took(300.0, None);
+        assert!(words.contains("300.0 s") && !words.contains("SLOW"), "{words}");
+        assert_eq!((&json["bound_seconds"], &json["in_time"]), (&json!(null), &json!(true)));
+    }
+
+    #[test]
     fn rows_tell_right_wrong_and_failed_apart() {
         let check =
             |outcome, error| Check { op: "linear", case: "fp8", error, bound: 1e-5, seconds: 0.0, outcome };
@@ -136,7 +191,7 @@ mod tests {
         assert!(row(&check(Outcome::Wrong, f64::INFINITY)).ends_with("WRONG"));
         let failed = check(Outcome::Failed("illegal address".into()), f64::NAN);
         assert!(row(&failed).ends_with("FAILED: illegal address"));
-        let json = as_json("cuda", &[failed]);
+        let json = as_json("cuda", &[failed], Took { seconds: 4.0, bound: Some(BOUND) });
         assert_eq!(json["checks"][0]["passed"], false);
         assert!(json["checks"][0]["error"].is_null());
     }
