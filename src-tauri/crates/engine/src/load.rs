@@ -389,21 +389,32 @@ pub(crate) fn model_fault(error: ModelError) -> Fault {
     }
 }
 
-/// The error's text with a capital and a full stop.
+/// The error's text with a capital and a full stop; a name of a file or a tensor stays as it is.
 fn sentence(error: &dyn std::error::Error) -> String {
     as_sentence(&error.to_string())
 }
 
 fn as_sentence(text: &str) -> String {
+    let text = text.trim_end_matches('.');
+    if text.split([' ', ':']).next().is_some_and(|word| word.contains(['.', '_', '/'])) {
+        return format!("{text}.");
+    }
     let mut chars = text.chars();
     let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str().trim_end_matches('.'))
+    format!("{first}{}.", chars.as_str())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_sentence_begins_with_a_capital_unless_it_begins_with_a_name() {
+        assert_eq!(as_sentence("the model needs 5 MiB"), "The model needs 5 MiB.");
+        assert_eq!(as_sentence("model.layers.0.mlp.gate: no number."), "model.layers.0.mlp.gate: no number.");
+        assert_eq!(as_sentence("config.json: no type"), "config.json: no type.");
+    }
 
     #[test]
     fn the_authors_recommendation_becomes_the_default_sampling() {
