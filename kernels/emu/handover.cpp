@@ -1,5 +1,6 @@
 #include "handover.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "executor.hpp"
@@ -16,6 +17,8 @@ void Handover::begin_launch(const Kernel* of) {
     kernel = of;
     tells = telling.count(of) != 0;
     last.clear();
+    low = ~uint64_t{0}, high = 0;
+    atomics.clear();
 }
 
 void Handover::begin_block(uint32_t block) {
@@ -51,6 +54,7 @@ void Handover::atomic(const void* at) {
                                                    (unfenced[who] ? "this thread" : "the block") + " wrote, with no __threadfence() between");
     }
     announced = true;
+    atomics[number]++;
     if (!tells) {
         telling.insert(kernel);
         tells = true;
@@ -58,14 +62,22 @@ void Handover::atomic(const void* at) {
 }
 
 void Handover::wrote(uint64_t at, size_t n) {
-    for (uint64_t word = at / 4; word <= (at + n - 1) / 4; word++) last[word] = number;
+    low = std::min(low, at & ~uint64_t{3}), high = std::max(high, (at + n + 3) & ~uint64_t{3});
+    for (uint64_t word = at / 4; word <= (at + n - 1) / 4; word++) last[word] = {number, atomics[number]};
 }
 
 void Handover::read(uint64_t at, size_t n) {
+    const bool behind = everyone_acquired || acquired[thread->index.x];
     for (uint64_t word = at / 4; word <= (at + n - 1) / 4; word++) {
         auto found = last.find(word);
-        if (found == last.end() || found->second == number) continue;
-        fail("CUDA_ERROR_LAUNCH_FAILED (719)", "a read of what another block of the launch wrote, with no __threadfence() behind an atomic that told of it");
+        if (found == last.end() || found->second.block == number) continue;
+        if (!behind) {
+            fail("CUDA_ERROR_LAUNCH_FAILED (719)",
+                 "a read of what another block of the launch wrote, with no __threadfence() behind an atomic that told of it");
+        }
+        if (found->second.atomics == atomics[found->second.block]) {
+            fail("CUDA_ERROR_LAUNCH_FAILED (719)", "a read of what another block of the launch wrote after the last atomic that could tell of it");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 // What one block of a launch leaves in device memory for another: a counter or flag may tell of it only when a fence stands
-// between the writes and the atomic, and it may be read only when one stands behind the atomic that told. A GPU forgives the
-// lack of either nearly always. Source: CUDA C++ programming guide, "Memory fence functions"; PTX ISA, "Memory consistency model".
+// between the writes and the atomic, and it may be read only when one stands behind the atomic that told, and only if the
+// writer's block had an atomic after it wrote. A GPU forgives the lack of any nearly always. Source: CUDA C++ programming
+// guide, "Memory fence functions"; PTX ISA, "Memory consistency model".
 //
 // Blocks run one after another here, so only what a kernel does without fences can be seen, not what becomes of it. Who wrote
 // what is kept for kernels that were seen to use atomics on device memory, from their second block on.
@@ -32,7 +33,7 @@ class Handover {
         if (write) note(unfenced, writers_here);
         if (!tells) return;
         if (write) wrote(at, n);
-        else if (!everyone_acquired && !acquired[thread->index.x]) read(at, n);
+        else if (at < high && at + n > low) read(at, n);
     }
 
   private:
@@ -49,7 +50,12 @@ class Handover {
     const Kernel* kernel = nullptr;
     std::unordered_set<const Kernel*> telling;   // kernels with atomics on device memory
     bool tells = false;                          // this one
-    std::unordered_map<uint64_t, uint32_t> last; // four bytes: the block that wrote them in this launch
+    struct Writer {
+        uint32_t block, atomics; // of this launch; how many atomics its threads had had by then
+    };
+    std::unordered_map<uint64_t, Writer> last;       // four bytes: who wrote them
+    uint64_t low = ~uint64_t{0}, high = 0;           // all of them lie between
+    std::unordered_map<uint32_t, uint32_t> atomics;  // of each block of the launch so far
     uint32_t number = 0;
     bool announced = false;         // this block has had an atomic
     bool pending = false;           // writes before the last barrier that their writers put no fence behind

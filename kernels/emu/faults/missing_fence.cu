@@ -1,4 +1,4 @@
-// Blocks that leave their sums for the last one of them, with each fence left out in turn.
+// Blocks that leave their sums for the last one of them, with each fence and the barrier left out in turn.
 #include "../../cuda/hearth.cuh"
 
 struct FaultLast {
@@ -7,12 +7,12 @@ struct FaultLast {
     u32* out;     // the sum over blocks of 1 + blockIdx.x
 };
 
-enum Fences { BOTH, NONE_BEFORE, NONE_BEHIND };
+enum Fences { BOTH, NONE_BEFORE, NONE_BEHIND, NO_BARRIER };
 
 template <Fences FENCES> static __device__ void sum_of_blocks(const FaultLast& args, u32& last) {
     if (threadIdx.x == 0) args.parts[blockIdx.x] = 1 + blockIdx.x;
     if (FENCES != NONE_BEFORE) __threadfence();
-    __syncthreads();
+    if (FENCES != NO_BARRIER) __syncthreads();
     if (threadIdx.x == 32) last = atomicInc(args.arrived, gridDim.x - 1) == gridDim.x - 1;
     __syncthreads();
     if (!last) return;
@@ -34,4 +34,8 @@ KERNEL(fault_missing_fence_before, 64, 1, FaultLast) {
 KERNEL(fault_missing_fence_behind, 64, 1, FaultLast) {
     SHARED(u32, last, 1);
     sum_of_blocks<NONE_BEHIND>(args, last[0]);
+}
+KERNEL(fault_told_too_early, 64, 1, FaultLast) {
+    SHARED(u32, last, 1);
+    sum_of_blocks<NO_BARRIER>(args, last[0]);
 }

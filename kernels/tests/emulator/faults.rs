@@ -166,6 +166,7 @@ fn a_copy_that_nobody_waited_for_has_not_arrived() {
 
 #[test]
 fn a_counter_that_tells_of_writes_without_a_fence_and_a_reader_without_one_are_named() {
+    let mut early = Vec::new();
     for gpu in all_devices() {
         // Twice: who wrote what is kept once a kernel was seen to have atomics.
         let run = |kernel: &str| {
@@ -179,6 +180,15 @@ fn a_counter_that_tells_of_writes_without_a_fence_and_a_reader_without_one_are_n
         refused(before, &["(719)", "fault_missing_fence_before", "no __threadfence() between"]);
         let behind = run("fault_missing_fence_behind").map(drop);
         refused(behind, &["(719)", "fault_missing_fence_behind", "no __threadfence() behind an atomic"]);
+        early.extend(run("fault_told_too_early").err());
+    }
+    // Where the threads' order brings the one that tells before the one that writes.
+    assert!(!early.is_empty(), "somebody tells too early");
+    for error in early {
+        refused(
+            Err(error),
+            &["(719)", "fault_told_too_early", "after the last atomic that could tell of it"],
+        );
     }
 }
 

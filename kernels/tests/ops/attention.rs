@@ -380,9 +380,9 @@ fn decoding_on_the_device_is_as_precise_as_on_the_cpu() {
 #[test]
 fn contexts_of_many_splits_are_merged_the_same_for_every_row() {
     let mut rng = Rng(37);
-    // The emulated device has 4 multiprocessors: 8 or 12 splits of 64 positions each for one key head, then of 128, ... Of 1100
-    // positions the last split has several blocks of 64.
-    for t in [511, 513, 1030, 1100] {
+    // The emulated device has 4 multiprocessors of three blocks each: 12 splits of 64 positions for one key head, of 128 for rows
+    // from 768 on, ... Of 1100 positions the last split has several blocks of 64.
+    for t in [511, 513, 770, 1030, 1100] {
         let layer = Layer::random(&mut rng, shape(2, 1, 64, 8, true), t);
         let reading = Reading { layer, format: KvFormat::Fp8, page_len: 64 };
         merged_alike(&reading, &one_of_each(), 1e-4);
