@@ -19,7 +19,7 @@ struct SampleRow {
     u32 top_k;
     u32 edits, penalties, biases, bans;  // its edits: penalties first, then biases, then bans
     u32 mask;                            // first word of its mask, or NOBODY
-    u32 unused;
+    u32 behind;                          // whose rejected drafts are taken from its position, or NOBODY
 };
 static_assert(sizeof(SampleRow) == 56, "no padding");
 
@@ -36,9 +36,10 @@ struct Sample {
     float* best;    // [rows, parts]: the largest logit of a part
     u32* best_ids;  // [rows, parts]: and whose it is
     u32* ids;       // [rows]: the result
+    const u32* rejected;  // of rounds.cu
     u32 width, tokens, parts, unused;
 };
-static_assert(sizeof(Sample) == 72, "no padding");
+static_assert(sizeof(Sample) == 80, "no padding");
 
 __device__ __forceinline__ bool sample_finite(float x) { return fabsf(x) <= 3.402823466e38f; }
 
@@ -323,7 +324,8 @@ KERNEL(sample_pick, PICK_THREADS, 1, Sample) {
         } else if (stage == 1) {
             if (row.top_p < 1.0f) need = u64(fmax(ceil(double(row.top_p) * double(total)), 1.0));
         } else {
-            need = sample_share(sample_random(row.seed, row.position), kept) + 1;
+            const u64 position = row.position - (row.behind == NOBODY ? 0 : args.rejected[row.behind]);
+            need = sample_share(sample_random(row.seed, position), kept) + 1;
         }
         Prefix prefix = sample_prefix(bench, lowest, stage == 0 && row.top_k > 0, stage > 0, need);
         if (stage == 0) {

@@ -18,6 +18,7 @@ pub mod ops;
 mod pass;
 mod plan;
 mod rope;
+pub mod rounds;
 pub mod sample;
 pub mod selftest;
 pub mod splitmix;

@@ -6,6 +6,7 @@ use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
+use crate::rounds::{Follow, Settled};
 use crate::sample::{Chosen, SampleRow};
 use crate::{DType, DeviceMemory, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -92,6 +93,10 @@ impl Ops for Only {
 
     fn begin(&self, pass: &Pass, ids: &[u32], picks: &[u32]) -> Result<()> {
         self.inner.begin(pass, ids, picks)
+    }
+
+    fn follow(&self, pass: &Pass, ids: &[u32], picks: &[u32], follows: &[Follow]) -> Result<Option<Settled>> {
+        self.inner.follow(pass, ids, picks, follows)
     }
 
     fn replay(

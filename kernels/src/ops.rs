@@ -11,6 +11,7 @@ pub use crate::operands::{
 };
 pub use crate::pass::{Pass, Segment, Stretch};
 pub use crate::rope::Yarn;
+use crate::rounds::{Follow, Settled};
 use crate::sample::{Chosen, SampleRow};
 use crate::{DeviceMemory, PackedWeight, Result, Tensor, Weight, WeightFormat, tensor::DType};
 
@@ -66,6 +67,14 @@ pub trait Ops: Send + Sync {
     fn begin(&self, _pass: &Pass, _ids: &[u32], _picks: &[u32]) -> Result<()> {
         Ok(())
     }
+
+    /// Settles the pass that `begin` was just told: segments go on from rounds of which only the device knows how many drafts
+    /// were accepted ([`Follow::settle`]). Some: what pass, ids and picks become, for the ops that come. None: the device has
+    /// it, and ops are told as before. The i-th rejection is what [`SampleRow::behind`] names, until the next.
+    ///
+    /// # Errors
+    /// [`crate::OpError::Shape`] for what does not fit the pass.
+    fn follow(&self, pass: &Pass, ids: &[u32], picks: &[u32], follows: &[Follow]) -> Result<Option<Settled>>;
 
     /// Runs `body`, all of whose ops belong to the pass and picks that `begin` was told. A backend may record it and,
     /// for a pass of the same shape, run the record instead: `body` must launch the same ops on the same tensors

@@ -30,6 +30,9 @@ pub struct SampleRow<'a> {
     pub seed: u64,
     /// Their counter: the position of the token in its sequence.
     pub position: u64,
+    /// Told as if all drafts of a round were accepted: those that the device rejected for so-manieth
+    /// [`crate::rounds::Follow`] of the pass are taken from the position.
+    pub behind: Option<u32>,
     /// Each token of prompt and answer once, with how often the answer has it.
     pub seen: &'a [(u32, u32)],
     /// Added to the logits of single tokens, each once, after the penalties.
@@ -52,6 +55,7 @@ impl Default for SampleRow<'_> {
             repetition_penalty: 1.0,
             seed: 0,
             position: 0,
+            behind: None,
             seen: &[],
             bias: &[],
             banned: &[],
@@ -69,6 +73,15 @@ pub(crate) struct Edits {
 }
 
 impl SampleRow<'_> {
+    /// The row where it is known how many drafts were `rejected`, per follow of the pass.
+    ///
+    /// # Panics
+    /// If it is behind a round of which nothing is known.
+    pub fn settled(&self, rejected: &[usize]) -> Self {
+        let rejected = self.behind.map_or(0, |behind| rejected[behind as usize]);
+        SampleRow { position: self.position - rejected as u64, behind: None, ..*self }
+    }
+
     /// True if tokens that were seen are treated otherwise than others.
     pub fn penalises(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0

@@ -22,6 +22,7 @@ pub(crate) mod weight;
 
 use crate::cuda::DECODE_ROWS;
 use crate::ops::{AttentionShape, Experts, GdnGates, GdnRows, GdnShape, KvLayer, Norm, Pass, Route};
+use crate::rounds::{Follow, Settled};
 use crate::sample::{Chosen, SampleRow};
 use crate::{DType, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
 
@@ -151,6 +152,10 @@ impl Ops for Cpu {
     fn begin(&self, pass: &Pass, _ids: &[u32], _picks: &[u32]) -> Result<()> {
         self.fp4.exact.store(pass.exact, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn follow(&self, pass: &Pass, ids: &[u32], picks: &[u32], follows: &[Follow]) -> Result<Option<Settled>> {
+        sample::follow(self, pass, ids, picks, follows)
     }
 
     fn zeros(&self, dtype: DType, shape: &[usize]) -> Result<Tensor> {

@@ -2,7 +2,9 @@
 
 use super::Cpu;
 use super::math::exp;
-use crate::sample::{Chosen, NOBODY, PLACES, Places, SampleRow, WHOLE, random_bits};
+use crate::ops::Pass;
+use crate::rounds::{Follow, Settled};
+use crate::sample::{CHOSEN, Chosen, NOBODY, PLACES, Places, SampleRow, WHOLE, random_bits};
 use crate::{OpError, Result, Tensor};
 use std::collections::BinaryHeap;
 
@@ -11,11 +13,13 @@ use std::collections::BinaryHeap;
 pub(crate) struct Ring {
     places: Places,
     ids: Vec<u32>,
+    /// Drafts rejected, per `Follow` of the pass that was settled last.
+    rejected: Vec<usize>,
 }
 
 impl Default for Ring {
     fn default() -> Ring {
-        Ring { places: Places::default(), ids: vec![0; PLACES] }
+        Ring { places: Places::default(), ids: vec![0; PLACES], rejected: Vec::new() }
     }
 }
 
@@ -25,6 +29,28 @@ impl Ring {
         let place = id.checked_sub(crate::sample::CHOSEN).map(|place| place as usize);
         place.and_then(|place| self.ids.get(place)).map_or(id, |id| if *id == NOBODY { 0 } else { *id })
     }
+}
+
+/// The op `follow`.
+pub(crate) fn follow(
+    cpu: &Cpu,
+    pass: &Pass,
+    ids: &[u32],
+    picks: &[u32],
+    follows: &[Follow],
+) -> Result<Option<Settled>> {
+    if follows.is_empty() {
+        return Ok(None);
+    }
+    follows.iter().try_for_each(|follow| follow.check("follow", pass, ids, picks))?;
+    let mut ring = cpu.chosen();
+    let token = |id: u32| match id.checked_sub(CHOSEN) {
+        Some(place) => ring.ids.get(place as usize).copied().filter(|id| *id != NOBODY),
+        None => Some(id),
+    };
+    let settled = Settled::of(pass, ids, picks, follows, token);
+    ring.rejected = settled.rejected.clone();
+    Ok(Some(settled))
 }
 
 /// The op `sample`.
@@ -42,11 +68,15 @@ pub(crate) fn sample(
     rows.iter().try_for_each(|row| row.check(OP, tokens))?;
     let logits = logits.rows_f32_mut(OP, "logits", rows.len(), width)?;
     let mut ring = cpu.chosen();
+    let known = ring.rejected.len();
+    if let Some(behind) = rows.iter().filter_map(|row| row.behind).find(|at| *at as usize >= known) {
+        return Err(OpError::shape(OP, "round", format!("below {known}"), behind));
+    }
     let first = ring.places.take(OP, rows.len())?;
     let ids: Vec<Option<u32>> = rows
         .iter()
         .zip(logits.chunks_exact_mut(width))
-        .map(|(row, x)| choose(&mut x[..tokens], row))
+        .map(|(row, x)| choose(&mut x[..tokens], &row.settled(&ring.rejected)))
         .collect();
     for (place, id) in ring.ids[first..].iter_mut().zip(&ids) {
         *place = id.unwrap_or(NOBODY);

@@ -22,6 +22,7 @@ mod moe_prefill;
 mod pack;
 mod pass;
 mod planned;
+mod rounds;
 mod rows;
 mod sample;
 mod slab;
@@ -37,6 +38,7 @@ use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
     GdnShape, KvLayer, Norm, Pass, Route, RouterInputs, Stretch,
 };
+use crate::rounds::{Follow, Settled};
 use crate::sample::{Chosen, SampleRow};
 use crate::{DType, DeviceMemory, OpError, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
 use gpu::Gpu;
@@ -64,6 +66,7 @@ pub struct Cuda {
     staged: Mutex<Staged>,
     /// The tokens chosen last, where the passes that follow find them.
     chosen: sample::Ring,
+    rejected: rounds::Rejected,
     graphs: Mutex<HashMap<graphs::Key, u64>>,
     working: Mutex<HashMap<&'static str, DeviceBuffer>>,
     outgrown: Mutex<Vec<DeviceBuffer>>,
@@ -92,6 +95,7 @@ impl Cuda {
         let gpu: Arc<dyn Gpu> = slab.clone();
         let staged = Mutex::new(Staged::new(&gpu)?);
         let chosen = sample::Ring::new(&gpu)?;
+        let rejected = rounds::Rejected::new(&gpu)?;
         Ok(Cuda {
             growing: gpu.clone(),
             gpu,
@@ -99,6 +103,7 @@ impl Cuda {
             slab,
             staged,
             chosen,
+            rejected,
             graphs: Mutex::default(),
             working: Mutex::default(),
             outgrown: Mutex::default(),
@@ -190,6 +195,10 @@ impl Ops for Cuda {
 
     fn begin(&self, pass: &Pass, ids: &[u32], picks: &[u32]) -> Result<()> {
         self.stage_with("begin", pass, ids, picks).map(drop)
+    }
+
+    fn follow(&self, pass: &Pass, ids: &[u32], picks: &[u32], follows: &[Follow]) -> Result<Option<Settled>> {
+        rounds::follow(self, pass, ids, picks, follows).map(|()| None)
     }
 
     fn replay(

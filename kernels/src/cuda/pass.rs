@@ -58,6 +58,8 @@ pub(crate) struct Staged {
     pass: Pass,
     ids: Vec<u32>,
     picks: Vec<u32>,
+    /// The device has changed it since: it is as the host told only in shape.
+    settled: bool,
     /// Counts the moves of the block: a recorded graph holds its address.
     pub moves: u64,
     /// Blocks that graphs recorded earlier still name.
@@ -74,6 +76,7 @@ impl Staged {
             pass: Pass { segments: Vec::new(), exact: false },
             ids: Vec::new(),
             picks: Vec::new(),
+            settled: false,
             moves: 0,
             outgrown: Vec::new(),
         })
@@ -106,6 +109,12 @@ impl Staged {
         Ok(())
     }
 
+    /// Where the block lies.
+    #[cfg(test)]
+    pub fn address(&self) -> u64 {
+        self.buffer.address
+    }
+
     /// Whether the staged pass asks for decode's arithmetic.
     pub fn exact(&self) -> bool {
         self.pass.exact
@@ -130,7 +139,7 @@ impl Room {
 }
 
 /// The block for `pass`, laid out for a buffer at `address`.
-fn block(address: u64, room: Room, pass: &Pass, ids: &[u32], picks: &[u32]) -> Vec<u8> {
+pub(super) fn block(address: u64, room: Room, pass: &Pass, ids: &[u32], picks: &[u32]) -> Vec<u8> {
     let rows = pass.rows();
     let mut words: Vec<u32> = vec![0; (room.bytes() - HEAD) / 4];
     let mut next = 0;
@@ -222,7 +231,27 @@ impl Cuda {
         picks: &[u32],
     ) -> Result<u64> {
         let mut staged = self.staged();
+        if std::mem::take(&mut staged.settled) {
+            staged.written.clear();
+        }
         stage(self, &mut staged, op, pass, ids, picks)
+    }
+
+    /// The address of a pass that was just begun, for the kernel that settles it there.
+    pub(crate) fn stage_to_settle(
+        &self,
+        op: &'static str,
+        pass: &Pass,
+        ids: &[u32],
+        picks: &[u32],
+    ) -> Result<u64> {
+        let mut staged = self.staged();
+        if staged.settled {
+            return Err(OpError::shape(op, "pass", "one that was just begun", "one that was settled before"));
+        }
+        let address = stage(self, &mut staged, op, pass, ids, picks)?;
+        staged.settled = true;
+        Ok(address)
     }
 }
 

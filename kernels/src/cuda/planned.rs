@@ -21,6 +21,7 @@ impl Cuda {
         let slab = Arc::new(Slab::over(counter.clone()));
         let staged = Mutex::new(Staged::new(&growing)?);
         let chosen = super::sample::Ring::new(&growing)?;
+        let rejected = super::rounds::Rejected::new(&growing)?;
         Ok(Cuda {
             gpu: slab.clone(),
             growing,
@@ -28,6 +29,7 @@ impl Cuda {
             slab,
             staged,
             chosen,
+            rejected,
             graphs: Mutex::default(),
             working: Mutex::default(),
             outgrown: Mutex::default(),

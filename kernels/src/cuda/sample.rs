@@ -1,9 +1,9 @@
 //! Launches of sampling: `cuda/sample.cu`. The settings of the rows are copied to the device; the chosen ids stay there, in
 //! a ring where the passes that follow find them, and a copy of them is sent back.
 
-use super::Cuda;
 use super::gpu::{Args, Gpu, Launch, bytes_of};
 use super::memory::DeviceBuffer;
+use super::{Cuda, DECODE_ROWS};
 use crate::sample::{Chosen, NOBODY, PLACES, Places, SampleRow};
 use crate::{DType, OpError, Result, Tensor};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +26,7 @@ struct Row {
     biases: u32,
     bans: u32,
     mask: u32,
-    unused: u32,
+    behind: u32,
 }
 
 /// `struct SampleEdit` in sample.cu.
@@ -49,6 +49,7 @@ struct Sample {
     best: u64,
     best_ids: u64,
     ids: u64,
+    rejected: u64,
     width: u32,
     tokens: u32,
     parts: u32,
@@ -61,7 +62,7 @@ unsafe impl Args for Row {}
 unsafe impl Args for Edit {}
 // SAFETY: as `Row`.
 unsafe impl Args for Sample {}
-const _: () = assert!(size_of::<Row>() == 56 && size_of::<Edit>() == 12 && size_of::<Sample>() == 72);
+const _: () = assert!(size_of::<Row>() == 56 && size_of::<Edit>() == 12 && size_of::<Sample>() == 80);
 
 /// The tokens chosen last. At one address for ever: recorded graphs name it.
 #[derive(Debug)]
@@ -97,6 +98,9 @@ pub(crate) fn sample(
         return Err(OpError::shape(OP, "tokens", format!("from 1 to {width}"), tokens));
     }
     rows.iter().try_for_each(|row| row.check(OP, tokens))?;
+    if let Some(behind) = rows.iter().filter_map(|row| row.behind).find(|at| *at as usize >= DECODE_ROWS) {
+        return Err(OpError::shape(OP, "round", format!("below {DECODE_ROWS}"), behind));
+    }
     logits.expect_dtype(OP, "logits", DType::F32)?;
     logits.expect_rows(OP, "logits", rows.len(), width)?;
     let address = logits.address(OP, "logits")?;
@@ -122,7 +126,7 @@ pub(crate) fn sample(
             biases: counts.biases as u32,
             bans: counts.bans as u32,
             mask: if row.allowed.is_some() { masks.len() as u32 } else { NOBODY },
-            unused: 0,
+            behind: row.behind.unwrap_or(NOBODY),
         });
         masks.extend_from_slice(row.allowed.unwrap_or_default());
     }
@@ -144,6 +148,7 @@ pub(crate) fn sample(
         best: working,
         best_ids: working + partial,
         ids: cuda.chosen.address() + 4 * first as u64,
+        rejected: cuda.rejected.address(),
         width: narrow("width", width)?,
         tokens: narrow("tokens", tokens)?,
         parts: parts as u32,

@@ -40,7 +40,7 @@ const fn case(
 }
 
 /// Every case, in the order in which a layer meets them.
-pub(super) const CASES: [Case; 41] = [
+pub(super) const CASES: [Case; 42] = [
     case("embed", "bf16", 0.0, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Bf16)),
     case("embed", "nvfp4", PLAIN, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Nvfp4)),
     case("rms_norm", "", PLAIN, rms_norm),
@@ -118,6 +118,7 @@ pub(super) const CASES: [Case; 41] = [
     }),
     case("sample", "", 0.0, chosen::sample),
     case("embed", "tokens chosen there", 0.0, chosen::embed),
+    case("follow", "", 0.0, chosen::follow),
 ];
 
 /// The products with rows rounded to NVFP4, for devices that have them.

@@ -2,6 +2,8 @@
 
 use super::Scale;
 use super::random::{Random, poisoned};
+use crate::ops::{Pass, Segment};
+use crate::rounds::{Follow, Following};
 use crate::sample::SampleRow;
 use crate::{Ops, Result, WeightFormat};
 
@@ -50,4 +52,44 @@ pub(super) fn embed(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> 
     let mut out = poisoned(ops, &[4, s.hidden])?;
     ops.embed(&table, &[chosen.id(2), 1, chosen.id(0), chosen.id(1)], &mut out)?;
     ops.read_rows(&out, 0, 4)
+}
+
+/// The row and the token of a round that goes on from one of two drafts of which the second was rejected, where only the
+/// device knows that; and the row of the head that its hidden states pass through.
+pub(super) fn follow(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
+    let (mut random, s) = (Random::new(seed), scale.sizes());
+    let table = random.weight(ops, WeightFormat::Bf16, s.vocab, s.hidden, false)?;
+    let mut logits = random.tensor(ops, &[4, s.vocab])?;
+    let greedy = SampleRow { temperature: 0.0, ..SampleRow::default() };
+    let chosen = ops.sample(&mut logits, s.vocab, &[greedy; 4])?;
+    let drafts = vec![chosen.id(0), chosen.id(3)];
+    let hidden = random.tensor(ops, &[3, s.hidden])?;
+    let pass = |rows, position| {
+        let snapshots = Vec::new();
+        let segment = Segment { slot: 2, first_row: 0, rows, position, pages: vec![0], snapshots };
+        Pass { segments: vec![segment], exact: false }
+    };
+    let behind = |kind| [Follow { segment: 0, chosen: chosen.id(0), drafts: drafts.clone(), kind }];
+
+    let (ids, picks) = ([chosen.id(0), chosen.id(1), chosen.id(2)], [0, 1, 2, 2]);
+    let head = pass(3, 8);
+    ops.begin(&head, &ids, &picks)?;
+    let settled = ops.follow(&head, &ids, &picks, &behind(Following::Head { want: Some(3) }))?;
+    let picks = settled.map_or(picks.to_vec(), |settled| settled.picks);
+    let mut seeds = poisoned(ops, &[4, s.hidden])?;
+    ops.gather_picks(&hidden, 0, &picks, &mut seeds)?;
+
+    let (next, ids) = (pass(1, 11), [chosen.id(2)]);
+    ops.begin(&next, &ids, &[])?;
+    let settled = ops.follow(&next, &ids, &[], &behind(Following::Trunk { states: vec![0, 1, 2] }))?;
+    let ids = settled.map_or(ids.to_vec(), |settled| settled.ids);
+    let mut row = poisoned(ops, &[1, s.hidden])?;
+    ops.embed(&table, &ids, &mut row)?;
+    let drawn = SampleRow { seed, position: 11, behind: Some(0), ..SampleRow::default() };
+    let mut logits = random.tensor(ops, &[1, s.vocab])?;
+    let token = ops.sample(&mut logits, s.vocab, &[drawn])?.wait()?;
+    let mut found = ops.read_rows(&seeds, 0, 4)?;
+    found.extend(ops.read_rows(&row, 0, 1)?);
+    found.extend(token.into_iter().map(|id| id.map_or(0.0, |id| id as f32 + 1.0)));
+    Ok(found)
 }

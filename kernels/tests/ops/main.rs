@@ -16,5 +16,6 @@ mod moe;
 #[cfg(feature = "emulator")]
 mod moe_cuda;
 mod refusals;
+mod rounds;
 mod rowwise;
 mod sample;

@@ -116,6 +116,7 @@ fn every_backend_draws_the_same_tokens() {
                     repetition_penalty: [1.0, 1.3][rng.below(2)],
                     seed: rng.next(),
                     position: rng.next() >> (i % 64),
+                    behind: None,
                     seen: &seen[i],
                     bias: if i % 2 == 0 { &biases[i] } else { &[] },
                     banned: if i % 4 == 0 { &[0, 3, 21, 1_000_000] } else { &[] },
