@@ -48,7 +48,13 @@ impl Runner for Actor {
         }
     }
 
-    fn run(&mut self, _: &hearth_kernels::ops::Pass, _: &[u32], want: &[u32]) -> Result<(), String> {
+    fn run(
+        &mut self,
+        _: &hearth_kernels::ops::Pass,
+        _: &[u32],
+        want: &[u32],
+        _: &[hearth_kernels::rounds::Follow],
+    ) -> Result<(), String> {
         let mut logits = Vec::new();
         for _ in want {
             let next = self.lines[self.at] as usize;
@@ -65,6 +71,7 @@ impl Runner for Actor {
         _: &[u32],
         _: hearth_model::Seed<'_>,
         _: &[u32],
+        _: &[hearth_kernels::rounds::Follow],
     ) -> Result<(), String> {
         Err("there is no MTP head".into())
     }

@@ -91,6 +91,11 @@ impl Acceptance {
         })
     }
 
+    /// Whether the request drafts nothing for now. Counts nothing.
+    pub fn is_resting(&self) -> bool {
+        self.resting > 0
+    }
+
     /// Whether the request drafts nothing for now; then not even its hidden states are kept up to date. Counts a round.
     pub fn rests(&mut self) -> bool {
         if self.resting > 0 {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use hearth_kernels::{
     Device,
     ops::Pass,
+    rounds::Follow,
     sample::{CHOSEN, SampleRow},
 };
 use hearth_model::{KvType, LoadOptions, Model, Seed};
@@ -21,9 +22,10 @@ use crate::{
 };
 
 /// A runner that tells what it is asked, and may be asked less than it can.
-struct Told<R> {
+pub(crate) struct Told<R> {
     inner: R,
-    /// `run 5`: rows from position 5 on; `run 5*`: with a token that only the device knows; `draft`, `read`.
+    /// `run 5`: rows from position 5 on; `run 5*`: with a token that only the device knows; `run 5*?`: at most from there on,
+    /// as the device knows; `draft`, `read`.
     said: Arc<Mutex<Vec<String>>>,
     /// Rows whose logits were read.
     logits: Arc<Mutex<usize>>,
@@ -46,15 +48,23 @@ impl<R: Runner> Runner for Told<R> {
         Limits { ahead: self.ahead, ..self.inner.limits() }
     }
 
-    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
+    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32], follows: &[Follow]) -> Result<(), String> {
         let unknown = if ids.iter().any(|id| *id >= CHOSEN) { "*" } else { "" };
-        self.say(format!("run {}{unknown}", pass.segments[0].position));
-        self.inner.run(pass, ids, want)
+        let behind = if follows.is_empty() { "" } else { "?" };
+        self.say(format!("run {}{unknown}{behind}", pass.segments[0].position));
+        self.inner.run(pass, ids, want, follows)
     }
 
-    fn draft(&mut self, pass: &Pass, next_ids: &[u32], seed: Seed<'_>, want: &[u32]) -> Result<(), String> {
+    fn draft(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+        follows: &[Follow],
+    ) -> Result<(), String> {
         self.say("draft".into());
-        self.inner.draft(pass, next_ids, seed, want)
+        self.inner.draft(pass, next_ids, seed, want, follows)
     }
 
     fn sample(&mut self, tokens: usize, rows: &[Option<SampleRow<'_>>]) -> Result<Sampled, String> {
@@ -87,13 +97,18 @@ impl<R: Runner> Runner for Told<R> {
 }
 
 fn ahead(limits: Limits, depth: Depth) -> Bench<Told<Oracle>> {
-    let mut bench = bench_of(Told::new(Oracle { limits, ..Oracle::default() }, true, true), depth, 8);
+    told(Oracle { limits, ..Oracle::default() }, depth)
+}
+
+/// The oracle, running ahead, with all that it is asked.
+pub(crate) fn told(oracle: Oracle, depth: Depth) -> Bench<Told<Oracle>> {
+    let mut bench = bench_of(Told::new(oracle, true, true), depth, 8);
     bench.worker.warm_up().expect("it works");
     bench.worker.runner.said.lock().expect("one thread").clear();
     bench
 }
 
-fn said(bench: &Bench<Told<Oracle>>) -> Vec<String> {
+pub(crate) fn said(bench: &Bench<Told<Oracle>>) -> Vec<String> {
     std::mem::take(&mut *bench.worker.runner.said.lock().expect("one thread"))
 }
 
@@ -277,12 +292,16 @@ fn in_the_emulator_tokens_chosen_by_the_kernels_are_those_the_host_chooses() {
     };
     let mut host = bench_of(Told::new(load(), false, false), Depth::Fixed(0), 8);
     let expected = run(&mut host, &every_way(4));
+    let expected_long = run(&mut host, &every_way(14)[..2]);
     for depth in [0, 2] {
         let mut bench = bench_of(Told::new(load(), true, true), Depth::Fixed(depth), 8);
         assert_eq!(run(&mut bench, &every_way(4)), expected, "depth {depth}");
         // Among themselves, requests of whose tokens nothing else depends on run ahead, and leave their drafts unread.
-        assert_eq!(run(&mut bench, &every_way(4)[..2]), expected[..2]);
+        assert_eq!(run(&mut bench, &every_way(14)[..2]), expected_long);
         let said = bench.worker.runner.said.lock().expect("one thread").clone();
-        assert!(said.iter().any(|what| what.ends_with('*')), "depth {depth}: {said:?}");
+        assert!(
+            said.iter().any(|what| what.ends_with(if depth == 0 { "*" } else { "*?" })),
+            "depth {depth}: {said:?}"
+        );
     }
 }

@@ -5,6 +5,9 @@
 
 mod account;
 mod admit;
+mod ahead;
+#[cfg(test)]
+mod ahead_tests;
 pub mod board;
 #[cfg(test)]
 mod cache_tests;

@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use hearth_kernels::{ops::Pass, sample::SampleRow};
+use hearth_kernels::{ops::Pass, rounds::Follow, sample::SampleRow};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
@@ -136,13 +136,16 @@ fn random_mixes_write_what_each_request_writes_alone() {
     for seed in 0..mixes() {
         let mut dice = Dice { seed, drawn: 0 };
         let slots = 1 + dice.below(4);
-        let pages = 26 + dice.below(40);
+        // Short pages end in most rounds, long ones leave time to run ahead of what is known.
+        let page_len = [4, 16][dice.below(2)];
+        let pages = ((26 + dice.below(40)) * 4).div_ceil(page_len) + usize::from(page_len > 4);
         let limits = Limits {
             context: 100,
             slots,
             states: slots + dice.below(3 * slots * (1 + MOST)),
             max_rows: 8 + dice.below(30),
             decode_rows: [None, Some(8)][dice.below(2)],
+            page_len,
             pages,
             mtp: dice.below(4) > 0,
             ahead: dice.below(2) > 0,
@@ -208,20 +211,23 @@ impl Runner for Forgetful {
         self.0.limits
     }
 
-    fn run(&mut self, _: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
-        let ids = self.0.host.known(ids);
+    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32], follows: &[Follow]) -> Result<(), String> {
+        let (_, ids, _) = self.0.host.settled(pass, ids, &[], follows);
         self.0.host.keep(want.iter().map(|row| (self.0.expect)(ids[*row as usize])).collect());
         Ok(())
     }
 
     fn draft(
         &mut self,
-        _: &Pass,
+        pass: &Pass,
         next_ids: &[u32],
-        _: hearth_model::Seed<'_>,
+        seed: hearth_model::Seed<'_>,
         want: &[u32],
+        follows: &[Follow],
     ) -> Result<(), String> {
-        let ids = self.0.host.known(next_ids);
+        let (hearth_model::Seed::Forward(seeds) | hearth_model::Seed::Draft(seeds)) = seed;
+        let (_, ids, picks) = self.0.host.settled(pass, next_ids, &[seeds, want].concat(), follows);
+        let want = &picks[seeds.len()..];
         self.0.host.keep(want.iter().map(|row| (self.0.guess)(ids[*row as usize])).collect());
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The real runner: a loaded model. On a device its passes and its choices of tokens are only started; here they are waited
 //! for, and logits fetched for those who want them.
 
-use hearth_kernels::{ops::Pass, sample::SampleRow};
+use hearth_kernels::{ops::Pass, rounds::Follow, sample::SampleRow};
 use hearth_model::{KeptSizes, Model, ModelError, Seed};
 
 use crate::{
@@ -47,12 +47,19 @@ impl Runner for Model {
         }
     }
 
-    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
-        self.start(pass, ids, want).map_err(|error| error.to_string())
+    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32], follows: &[Follow]) -> Result<(), String> {
+        self.start(pass, ids, want, follows).map_err(|error| error.to_string())
     }
 
-    fn draft(&mut self, pass: &Pass, next_ids: &[u32], seed: Seed<'_>, want: &[u32]) -> Result<(), String> {
-        self.start_mtp(pass, next_ids, seed, want).map_err(|error| error.to_string())
+    fn draft(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+        follows: &[Follow],
+    ) -> Result<(), String> {
+        self.start_mtp(pass, next_ids, seed, want, follows).map_err(|error| error.to_string())
     }
 
     fn sample(&mut self, tokens: usize, rows: &[Option<SampleRow<'_>>]) -> Result<Sampled, String> {

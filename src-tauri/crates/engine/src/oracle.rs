@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use hearth_kernels::{ops::Pass, sample::SampleRow};
+use hearth_kernels::{ops::Pass, rounds::Follow, sample::SampleRow};
 use hearth_model::{KeptSizes, Seed};
 
 use crate::{
@@ -53,7 +53,10 @@ pub(crate) struct Oracle {
     pub guess: Expect,
     /// Tokens after which the head drafts; of its last step, one per row.
     pub drafted: Vec<u32>,
-    pub trunk_rows: usize,
+    /// Where the rows of the trunk's last pass stand: the first page of their text, and their position.
+    pub trunk_rows: Vec<(u32, usize)>,
+    /// The same of the head's last step.
+    pub head_rows: Vec<(u32, usize)>,
     /// Tokens it has chosen.
     pub sampled: usize,
     pub host: OnHost,
@@ -86,7 +89,8 @@ impl Default for Oracle {
             expect: next,
             guess: next,
             drafted: Vec::new(),
-            trunk_rows: 0,
+            trunk_rows: Vec::new(),
+            head_rows: Vec::new(),
             sampled: 0,
             host: OnHost::default(),
         }
@@ -95,6 +99,15 @@ impl Default for Oracle {
 
 fn tokens(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
     bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+/// Where the rows of a pass stand.
+fn places(pass: &Pass) -> Vec<(u32, usize)> {
+    let rows = |s: &hearth_kernels::ops::Segment| {
+        let (text, first) = (s.pages[0], s.position);
+        (0..s.rows).map(move |i| (text, first + i))
+    };
+    pass.segments.iter().flat_map(rows).collect()
 }
 
 impl Oracle {
@@ -120,6 +133,13 @@ impl Oracle {
         }
     }
 
+    fn check_follows(&self, pass: &Pass, ids: &[u32], picks: &[u32], follows: &[Follow]) {
+        assert!(follows.is_empty() || self.limits.ahead);
+        for follow in follows {
+            follow.check("follow", pass, ids, picks).expect("it fits the pass");
+        }
+    }
+
     fn place(&self, pages: &[u32], position: usize) -> (u32, usize) {
         (pages[position / self.limits.page_len], position % self.limits.page_len)
     }
@@ -130,8 +150,9 @@ impl Runner for Oracle {
         self.limits
     }
 
-    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
-        let ids = &self.host.known(ids);
+    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32], follows: &[Follow]) -> Result<(), String> {
+        self.check_follows(pass, ids, want, follows);
+        let (pass, ids, _) = &self.host.settled(pass, ids, &[], follows);
         self.check(pass, ids);
         if ids.iter().any(|id| Some(*id) == self.poison) {
             return Err("poisoned".into());
@@ -159,7 +180,7 @@ impl Runner for Oracle {
                 self.states.insert(segment.slot, seen);
             }
         }
-        self.trunk_rows = ids.len();
+        self.trunk_rows = places(pass);
         self.steps
             .lock()
             .expect("one thread")
@@ -168,16 +189,39 @@ impl Runner for Oracle {
         Ok(())
     }
 
-    fn draft(&mut self, pass: &Pass, next_ids: &[u32], seed: Seed<'_>, want: &[u32]) -> Result<(), String> {
+    fn draft(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+        follows: &[Follow],
+    ) -> Result<(), String> {
         assert!(self.limits.mtp);
-        let next_ids = &self.host.known(next_ids);
-        self.check(pass, next_ids);
-        let (rows, have) = match seed {
-            Seed::Forward(rows) => (rows, self.trunk_rows),
-            Seed::Draft(rows) => (rows, self.drafted.len()),
+        let (seeds, before) = match seed {
+            Seed::Forward(rows) => (rows, std::mem::take(&mut self.trunk_rows)),
+            Seed::Draft(rows) => (rows, std::mem::take(&mut self.head_rows)),
         };
-        assert_eq!(rows.len(), next_ids.len());
-        assert!(rows.iter().all(|row| (*row as usize) < have));
+        let picks = [seeds, want].concat();
+        self.check_follows(pass, next_ids, &picks, follows);
+        let (pass, next_ids, picks) = &self.host.settled(pass, next_ids, &picks, follows);
+        self.check(pass, next_ids);
+        let (seeds, want) = picks.split_at(next_ids.len());
+        assert_eq!(seeds.len(), next_ids.len());
+        self.head_rows = places(pass);
+        let ahead = usize::from(matches!(seed, Seed::Draft(_)));
+        for (row, (text, position)) in self.head_rows.iter().enumerate() {
+            // Rows that repeat the one before them are nobody's.
+            if row > 0 && seeds[row] == seeds[row - 1] {
+                assert_eq!(next_ids[row], next_ids[row - 1]);
+            } else {
+                let expected = (*text, *position - ahead);
+                assert_eq!(before[seeds[row] as usize], expected, "the hidden state of another row");
+            }
+        }
+        if ahead == 0 {
+            self.trunk_rows = before;
+        }
         self.drafted = next_ids.clone();
         self.host.keep(want.iter().map(|row| (self.guess)(next_ids[*row as usize])).collect());
         Ok(())

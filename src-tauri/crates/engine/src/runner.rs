@@ -5,6 +5,7 @@
 
 use hearth_kernels::{
     ops::Pass,
+    rounds::{Follow, Settled},
     sample::{CHOSEN, PLACES, SampleRow, choose},
 };
 use hearth_model::{Choosing, KeptSizes, Seed};
@@ -76,12 +77,20 @@ pub trait Runner {
     fn limits(&self) -> Limits;
 
     /// Starts the rows of `pass` (`ids` `[rows]`, which may be ids of [`Sampled::id`]); `want` names the rows after which
-    /// tokens will be chosen.
-    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String>;
+    /// tokens will be chosen. `follows`: segments that go on from rounds that nobody has read; none unless `limits().ahead`.
+    fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32], follows: &[Follow]) -> Result<(), String>;
 
     /// Starts a step of the MTP head: row i joins the token after its own, `next_ids[i]`, with the hidden state that `seed`
-    /// names; after the rows in `want`, tokens after that will be chosen. Only called if `limits().mtp`.
-    fn draft(&mut self, pass: &Pass, next_ids: &[u32], seed: Seed<'_>, want: &[u32]) -> Result<(), String>;
+    /// names; after the rows in `want`, tokens after that will be chosen. Only called if `limits().mtp`. The picks that
+    /// `follows` counts are the seeds, then the rows in `want`.
+    fn draft(
+        &mut self,
+        pass: &Pass,
+        next_ids: &[u32],
+        seed: Seed<'_>,
+        want: &[u32],
+        follows: &[Follow],
+    ) -> Result<(), String>;
 
     /// Starts choosing the tokens of what was started last, among the first `tokens` ids: `rows[i]` says how for each
     /// wanted row; None: its logits are wanted instead.
@@ -142,11 +151,13 @@ pub struct OnHost {
     /// The tokens chosen last.
     chosen: Vec<Option<u32>>,
     next: usize,
+    /// How many drafts were rejected, per `Follow` of the last pass.
+    rejected: Vec<usize>,
 }
 
 impl Default for OnHost {
     fn default() -> OnHost {
-        OnHost { logits: Vec::new(), chosen: vec![None; PLACES], next: 0 }
+        OnHost { logits: Vec::new(), chosen: vec![None; PLACES], next: 0, rejected: Vec::new() }
     }
 }
 
@@ -165,6 +176,23 @@ impl OnHost {
         ids.iter().map(token).collect()
     }
 
+    /// A pass with its ids and picks, when what it goes on from is known: here it always is.
+    pub fn settled(
+        &mut self,
+        pass: &Pass,
+        ids: &[u32],
+        picks: &[u32],
+        follows: &[Follow],
+    ) -> (Pass, Vec<u32>, Vec<u32>) {
+        let token = |id: u32| match id.checked_sub(CHOSEN) {
+            Some(place) => self.chosen.get(place as usize).copied().flatten(),
+            None => Some(id),
+        };
+        let Settled { pass, ids, picks, rejected } = Settled::of(pass, ids, picks, follows, token);
+        self.rejected = rejected;
+        (pass, self.known(&ids), picks)
+    }
+
     /// As [`Runner::sample`].
     pub fn sample(&mut self, tokens: usize, rows: &[Option<SampleRow<'_>>]) -> Sampled {
         let first = if self.next + rows.len() > PLACES { 0 } else { self.next };
@@ -174,6 +202,7 @@ impl OnHost {
         for (place, (mut logits, row)) in (first..).zip(logits.zip(rows)) {
             given.push(match row {
                 Some(row) => {
+                    let row = &row.settled(&self.rejected);
                     let tokens = tokens.min(logits.len());
                     self.chosen[place] = choose(&mut logits[..tokens], row);
                     Given::Token(self.chosen[place])

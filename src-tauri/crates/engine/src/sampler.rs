@@ -105,6 +105,7 @@ impl Sampling {
             repetition_penalty: self.repetition_penalty,
             seed: self.seed,
             position: position as u64,
+            behind: None,
             seen,
             bias: &self.logit_bias,
             banned,

@@ -108,22 +108,6 @@ impl Batch {
         self.members.push(Member { index, writes, wanted: first_wanted..self.want.len() });
     }
 
-    /// Adds the row after the one that is on its way; `id` stands for the token that is chosen there.
-    pub(crate) fn push_ahead(&mut self, index: usize, sequence: &Sequence, id: u32) {
-        let row = self.ids.len();
-        self.ids.push(id);
-        self.pass.segments.push(Segment {
-            slot: sequence.slot,
-            first_row: row,
-            rows: 1,
-            position: sequence.computed + 1,
-            pages: sequence.pages.clone(),
-            snapshots: Vec::new(),
-        });
-        self.want.push(row as u32);
-        self.members.push(Member { index, writes: true, wanted: row..row + 1 });
-    }
-
     /// Appends a segment of another batch, with its rows and what is wanted of them.
     pub(crate) fn take_over(&mut self, from: &Batch, segment: usize) {
         let (mut moved, member) = (from.pass.segments[segment].clone(), &from.members[segment]);

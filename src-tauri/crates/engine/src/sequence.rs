@@ -61,6 +61,10 @@ pub struct Sequence {
     pub acceptance: Acceptance,
     /// True: they were copied from earlier text.
     pub echoed: bool,
+    /// True: its text repeats itself by now, so that its next drafts should be copied.
+    pub echoes: bool,
+    /// True: a pass that was started ahead perhaps goes on from a text that is not its own.
+    pub lost: bool,
     /// Where its text repeats itself.
     pub echo: Echo,
     /// How well copied drafts did lately.
@@ -135,6 +139,8 @@ impl Sequence {
             drafts: Vec::new(),
             acceptance: Acceptance::default(),
             echoed: false,
+            echoes: false,
+            lost: false,
             echo: Echo::default(),
             echo_acceptance: Acceptance::default(),
             speculation: Speculation::default(),
@@ -195,13 +201,20 @@ impl Sequence {
         self.marks.first().copied().unwrap_or(self.ids.len()) - self.computed
     }
 
-    /// Whether its next pass may be started before its next token is known: nothing but the token itself depends on it, and
-    /// the client has room for both.
-    pub fn may_run_ahead(&self) -> bool {
+    /// Whether its next pass may be started before its next tokens, at most `unread`, are known: nothing but the tokens
+    /// themselves depends on them, and the client has room for these, the next one and the end.
+    pub fn may_run_ahead(&self, unread: usize) -> bool {
         self.guide.is_none()
             && !self.request.sampling.penalises()
-            && self.events.capacity() >= 3
+            && self.request.logprobs.is_none()
+            && self.events.capacity() >= unread + 2
             && self.must_end().is_none()
+    }
+
+    /// Whether so many tokens may reach the limit of the answer, or the length before which it does not end: how many they
+    /// are decides then about the next pass.
+    pub fn may_end_within(&self, tokens: usize) -> bool {
+        self.written() + tokens >= self.limit || self.written() < self.request.min_tokens
     }
 
     /// True if the limit of the answer is reached with its next token.
@@ -225,11 +238,11 @@ impl Sequence {
         }
     }
 
-    /// Tokens that may be drafted for the next round: none beyond the limit of the answer, nor more than the client has
-    /// room for beside the token that is certain and the end of the answer.
-    pub fn room_for_drafts(&self) -> usize {
-        let left = self.limit.saturating_sub(self.written() + 1);
-        left.min(self.events.capacity().saturating_sub(2))
+    /// Tokens that may be drafted for the next round, with at most `unread` on their way: none beyond the limit of the
+    /// answer, nor more than the client has room for beside the token that is certain and the end of the answer.
+    pub fn room_for_drafts(&self, unread: usize) -> usize {
+        let left = self.limit.saturating_sub(self.written() + unread + 1);
+        left.min(self.events.capacity().saturating_sub(2 + unread))
     }
 
     /// The slots that get the state after each of `rows` rows: none for a single one, which stays where it is.

@@ -10,6 +10,7 @@ use std::{
 
 use hearth_kernels::{
     ops::{Pass, Segment},
+    rounds::Follow,
     sample::{self, SampleRow},
 };
 use hearth_model::Seed;
@@ -23,22 +24,22 @@ use crate::{
 };
 
 /// Of so many rounds one is waited for draft by draft, where it need not be.
-const MEASURED: u64 = 8;
+pub(crate) const MEASURED: u64 = 8;
 
 /// A request that drafts.
 #[derive(Debug, Clone, Copy)]
-struct Drafter {
+pub(crate) struct Drafter {
     /// Index of its sequence.
-    index: usize,
+    pub index: usize,
     /// Row of the head's last step from which the next draft comes.
-    row: u32,
+    pub row: u32,
     /// Tokens it drafts.
-    depth: usize,
+    pub depth: usize,
 }
 
 /// The rows of one step of the MTP head.
 #[derive(Debug, Default)]
-struct HeadRows {
+pub(crate) struct HeadRows {
     segments: Vec<Segment>,
     next_ids: Vec<u32>,
     /// Rows of the trunk, or of the head's last step, whose hidden states they continue.
@@ -47,7 +48,7 @@ struct HeadRows {
 
 impl HeadRows {
     /// Adds rows from `position` on, each continuing the state of a row from `seed` on.
-    fn push(&mut self, slot: usize, pages: &[u32], position: usize, next_ids: &[u32], seed: u32) {
+    pub fn push(&mut self, slot: usize, pages: &[u32], position: usize, next_ids: &[u32], seed: u32) {
         let (first_row, rows) = (self.next_ids.len(), next_ids.len());
         self.next_ids.extend_from_slice(next_ids);
         self.seeds.extend(seed..seed + rows as u32);
@@ -59,6 +60,22 @@ impl HeadRows {
             pages: pages.to_vec(),
             snapshots: Vec::new(),
         });
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.next_ids.len()
+    }
+
+    /// How many sequences they belong to.
+    pub fn segments(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// The last row of a segment.
+    pub fn last_row(&self, segment: usize) -> u32 {
+        let segment = &self.segments[segment];
+        (segment.first_row + segment.rows - 1) as u32
     }
 }
 
@@ -83,6 +100,7 @@ impl<R: Runner> Worker<R> {
             }
             let echoes = !sequence.in_prefill() && self.offer_echo(member.index);
             let sequence = &mut self.running[member.index];
+            sequence.echoes = false;
             let rests = match sequence.request.mtp_depth.unwrap_or(self.depth) {
                 Depth::Auto => member.writes && sequence.acceptance.rests(),
                 Depth::Fixed(depth) => member.writes && depth == 0,
@@ -99,7 +117,7 @@ impl<R: Runner> Worker<R> {
                 drafters.push(Drafter { index: member.index, row, depth: 0 });
             }
         }
-        self.choose_depths(&mut drafters);
+        self.choose_depths(&mut drafters, 0);
         for drafter in &mut drafters {
             let sequence = &mut self.running[drafter.index];
             if sequence.echoed {
@@ -117,7 +135,7 @@ impl<R: Runner> Worker<R> {
         let unseen = self.may_draft_unseen(&drafters);
         let want: Vec<u32> = drafters.iter().map(|drafter| drafter.row).collect();
         let mut step_begun = Instant::now();
-        self.head_step(rows, true, &want)?;
+        self.head_step(rows, true, &want, &[])?;
         let mut levels = 0;
         while !drafters.is_empty() {
             levels += 1;
@@ -147,7 +165,7 @@ impl<R: Runner> Worker<R> {
             }
             let want: Vec<u32> = (0..drafters.len() as u32).collect();
             step_begun = Instant::now();
-            self.head_step(rows, false, &want)?;
+            self.head_step(rows, false, &want, &[])?;
         }
         if self.proposed.is_empty() {
             return Ok(begun.elapsed().as_secs_f64());
@@ -155,7 +173,6 @@ impl<R: Runner> Worker<R> {
         // Nobody waited for them, so they take what drafts took lately.
         let seconds = levels as f64 * self.draft_seconds.unwrap_or(0.0);
         self.busy_until = begun + Duration::from_secs_f64(seconds);
-        self.drafting = true;
         Ok(seconds)
     }
 
@@ -182,8 +199,8 @@ impl<R: Runner> Worker<R> {
         sequence.echoed
     }
 
-    /// Decides how many tokens each drafts.
-    fn choose_depths(&mut self, drafters: &mut [Drafter]) {
+    /// Decides how many tokens each drafts; `unread`: most tokens of a request that are on their way and unknown.
+    pub(crate) fn choose_depths(&mut self, drafters: &mut [Drafter], unread: usize) {
         if drafters.is_empty() {
             return;
         }
@@ -198,7 +215,7 @@ impl<R: Runner> Worker<R> {
             }
             // The head runs ahead of the text, perhaps onto the next page.
             let sequence = &self.running[drafter.index];
-            if sequence.pages.len() * self.limits.page_len < sequence.computed + self.drafts
+            if sequence.pages.len() * self.limits.page_len < sequence.computed + unread + self.drafts
                 && let Some(page) = self.take_pages(1)
             {
                 self.running[drafter.index].pages.extend(page);
@@ -214,15 +231,17 @@ impl<R: Runner> Worker<R> {
         let indices: Vec<usize> = drafters.iter().map(|drafter| drafter.index).collect();
         let writers = self.running.iter_mut().enumerate().filter(|(index, _)| indices.contains(index));
         for ((_, sequence), drafter) in writers.zip(drafters.iter_mut()) {
-            let pages = (sequence.pages.len() * self.limits.page_len).saturating_sub(sequence.computed);
-            let mut room = sequence.room_for_drafts().min(sequence.lanes.len()).min(self.drafts).min(pages);
-            if sequence.echoed {
+            let held = sequence.pages.len() * self.limits.page_len;
+            let pages = held.saturating_sub(sequence.computed + unread);
+            let mut room =
+                sequence.room_for_drafts(unread).min(sequence.lanes.len()).min(self.drafts).min(pages);
+            if sequence.echoed && unread == 0 {
                 room = room.min(sequence.drafts.len());
             }
             match sequence.request.mtp_depth.unwrap_or(self.depth) {
                 Depth::Fixed(depth) => drafter.depth = depth.min(room),
                 Depth::Auto => {
-                    let echoed = sequence.echoed;
+                    let echoed = sequence.echoed && unread == 0;
                     let acceptance =
                         if echoed { &mut sequence.echo_acceptance } else { &mut sequence.acceptance };
                     rooms.push((acceptance, room));
@@ -278,12 +297,12 @@ impl<R: Runner> Worker<R> {
     }
 
     /// Learns what was proposed, of which so far only the device knew.
-    pub(crate) fn settle_drafts(&mut self) -> Result<(), String> {
-        if self.proposed.is_empty() {
+    pub(crate) fn settle_drafts(&mut self, proposed: Vec<(usize, Sampled)>) -> Result<(), String> {
+        if proposed.is_empty() {
             return Ok(());
         }
         let mut known = HashMap::new();
-        for (rows, sampled) in std::mem::take(&mut self.proposed) {
+        for (rows, sampled) in proposed {
             let ids: Vec<Option<u32>> = (0..rows).map(|row| sampled.id(row)).collect();
             for (id, given) in ids.into_iter().flatten().zip(self.runner.read(sampled)?) {
                 known.insert(id, if let Given::Token(token) = given { token } else { None });
@@ -294,9 +313,15 @@ impl<R: Runner> Worker<R> {
     }
 
     /// Starts a step of the head.
-    fn head_step(&mut self, rows: HeadRows, first: bool, want: &[u32]) -> Result<(), String> {
+    pub(crate) fn head_step(
+        &mut self,
+        rows: HeadRows,
+        first: bool,
+        want: &[u32],
+        follows: &[Follow],
+    ) -> Result<(), String> {
         let pass = Pass { segments: rows.segments, exact: self.limits.exact };
         let seed = if first { Seed::Forward(&rows.seeds) } else { Seed::Draft(&rows.seeds) };
-        self.runner.draft(&pass, &rows.next_ids, seed, want)
+        self.runner.draft(&pass, &rows.next_ids, seed, want, follows)
     }
 }

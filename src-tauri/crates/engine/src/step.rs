@@ -1,6 +1,6 @@
 //! The engine thread's loop and its step: schedule, run, sample, emit. Owns the model and everything that changes from token
 //! to token; others see it through the queue and the board. The parts of a step: `admit` (who runs), `schedule` (which
-//! rows), `flight` (run and sample), `emit` (send), `speculate` (draft), `farewell` (end), `account` (tell).
+//! rows), `flight` (run and sample), `ahead` (start the next pass early), `emit` (send), `speculate` (draft), `farewell` (end), `account` (tell).
 
 use std::{
     sync::{
@@ -69,8 +69,6 @@ pub(crate) struct Worker<R: Runner> {
     pub(crate) draft_seconds: Option<f64>,
     /// What the head proposed, so many rows each, of which only the device knows yet.
     pub(crate) proposed: Vec<(usize, Sampled)>,
-    /// True if drafts were started that nobody waited for.
-    pub(crate) drafting: bool,
     /// Rounds of drafts so far.
     pub(crate) rounds: u64,
     /// A pass that was started before the tokens it continues were known here.
@@ -113,7 +111,6 @@ impl<R: Runner> Worker<R> {
             timing: Timing::default(),
             draft_seconds: None,
             proposed: Vec::new(),
-            drafting: false,
             rounds: 0,
             flying: None,
             busy_until: Instant::now(),
@@ -127,7 +124,7 @@ impl<R: Runner> Worker<R> {
         let segment =
             Segment { slot: 0, first_row: 0, rows: 1, position: 0, pages: pages.clone(), snapshots: vec![] };
         let pass = Pass { segments: vec![segment], exact: self.limits.exact };
-        let started = self.runner.run(&pass, &[0], &[0]).and_then(|()| self.runner.sample(1, &[None]));
+        let started = self.runner.run(&pass, &[0], &[0], &[]).and_then(|()| self.runner.sample(1, &[None]));
         let given = started.and_then(|sampled| self.runner.read(sampled));
         let given = given.map_err(|reason| EngineError::Step { reason })?;
         self.pages.give_back(pages);

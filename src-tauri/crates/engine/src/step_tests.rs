@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hearth_kernels::{ops::Pass, sample::SampleRow};
+use hearth_kernels::{ops::Pass, rounds::Follow, sample::SampleRow};
 use hearth_model::Seed;
 
 use crate::{
@@ -309,12 +309,12 @@ async fn a_panic_in_the_engine_thread_closes_the_channels_and_is_reported() {
         fn limits(&self) -> Limits {
             LIMITS
         }
-        fn run(&mut self, _: &Pass, ids: &[u32], want: &[u32]) -> Result<(), String> {
+        fn run(&mut self, _: &Pass, ids: &[u32], want: &[u32], _: &[Follow]) -> Result<(), String> {
             assert!(ids != [66], "as planned");
             self.0.keep(vec![vec![0.0; 300]; want.len()]);
             Ok(())
         }
-        fn draft(&mut self, _: &Pass, _: &[u32], _: Seed<'_>, _: &[u32]) -> Result<(), String> {
+        fn draft(&mut self, _: &Pass, _: &[u32], _: Seed<'_>, _: &[u32], _: &[Follow]) -> Result<(), String> {
             Err("there is no MTP head".into())
         }
         fn sample(&mut self, tokens: usize, rows: &[Option<SampleRow<'_>>]) -> Result<Sampled, String> {

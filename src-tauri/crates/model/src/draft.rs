@@ -10,6 +10,7 @@ use crate::pass;
 use crate::sampled::Wanted;
 use hearth_kernels::Ops;
 use hearth_kernels::ops::{Pass, Stretch};
+use hearth_kernels::rounds::Follow;
 
 /// Where the hidden states of an MTP step come from; one row number per row of the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,12 +39,12 @@ impl Model {
         seed: Seed<'_>,
         want: &[u32],
     ) -> Result<Logits, ModelError> {
-        self.start_mtp(pass, next_ids, seed, want)?;
+        self.start_mtp(pass, next_ids, seed, want, &[])?;
         self.all_wanted()
     }
 
     /// Starts such a step, as [`Model::start`] starts a pass: the tokens of the rows in `want` are then chosen by
-    /// [`Model::choose`].
+    /// [`Model::choose`]. The picks that `follows` counts are the seeds, then the rows in `want`.
     ///
     /// # Errors
     /// As [`Model::forward_mtp`].
@@ -53,6 +54,7 @@ impl Model {
         next_ids: &[u32],
         seed: Seed<'_>,
         want: &[u32],
+        follows: &[Follow],
     ) -> Result<(), ModelError> {
         if self.weights.mtp.is_none() {
             return Err(ModelError::NoMtp);
@@ -78,6 +80,15 @@ impl Model {
         self.wanted = Wanted::default();
         let picks = [rows, want].concat();
         ops.begin(pass, next_ids, &picks).map_err(at("pass"))?;
+        let settled = ops.follow(pass, next_ids, &picks, follows).map_err(at("pass"))?;
+        let told = (pass, next_ids, &picks[..]);
+        let (pass, next_ids, picks) =
+            settled.as_ref().map_or(told, |settled| (&settled.pass, &settled.ids, &settled.picks));
+        let (rows, want) = picks.split_at(t);
+        let seed = match seed {
+            Seed::Forward(_) => Seed::Forward(rows),
+            Seed::Draft(_) => Seed::Draft(rows),
+        };
         let fits = want.len() <= self.scratch.picked.shape[0];
         if fits {
             let stretch = match seed {

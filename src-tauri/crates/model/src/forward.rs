@@ -58,7 +58,7 @@ impl Model {
         mut tap: Option<TapFn<'_>>,
     ) -> Result<Logits, ModelError> {
         if tap.is_none() {
-            self.start(pass, ids, want)?;
+            self.start(pass, ids, want, &[])?;
             return self.all_wanted();
         }
         pass::check(pass, ids, want, &self.spec, &self.options)?;

@@ -8,6 +8,7 @@ use crate::forward::{launch_head, read_logits, recorded};
 use crate::model::{Logits, Model};
 use crate::pass;
 use hearth_kernels::ops::{Pass, Stretch};
+use hearth_kernels::rounds::Follow;
 use hearth_kernels::sample::{Chosen, SampleRow};
 
 /// Most tokens that one row may penalise, favour or ban on the device: the memory for them is planned.
@@ -75,17 +76,25 @@ impl Model {
     }
 
     /// Starts the rows of `pass`, as [`Model::forward`] does, for [`Model::choose`] and [`Model::wanted_logits`]. `ids` may
-    /// hold ids of [`Choosing::id`].
+    /// hold ids of [`Choosing::id`], and segments may go on from rounds that nobody has read, as `follows` says.
     ///
     /// # Errors
     /// As [`Model::forward`]; what goes wrong on the device may show only when something is waited for.
-    pub fn start(&mut self, pass: &Pass, ids: &[u32], want: &[u32]) -> Result<(), ModelError> {
+    pub fn start(
+        &mut self,
+        pass: &Pass,
+        ids: &[u32],
+        want: &[u32],
+        follows: &[Follow],
+    ) -> Result<(), ModelError> {
         pass::check(pass, ids, want, &self.spec, &self.options)?;
         let ops = self.ops.clone();
         let ops = ops.as_ref();
         self.last_rows = 0;
         self.wanted = Wanted::default();
         ops.begin(pass, ids, want).map_err(at("pass"))?;
+        let settled = ops.follow(pass, ids, want, follows).map_err(at("pass"))?;
+        let (pass, ids) = settled.as_ref().map_or((pass, ids), |settled| (&settled.pass, &settled.ids));
         // What is recorded must end in rows that lie still: long lists of logits are computed when they are asked for.
         let fits = want.len() <= self.scratch.picked.shape[0];
         if fits {
@@ -163,7 +172,7 @@ impl Model {
         tokens: usize,
         rows: &[SampleRow<'_>],
     ) -> Result<Vec<Option<u32>>, ModelError> {
-        self.start(pass, ids, want)?;
+        self.start(pass, ids, want, &[])?;
         self.choose(tokens, rows)?.wait()
     }
 

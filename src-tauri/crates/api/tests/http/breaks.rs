@@ -38,7 +38,13 @@ impl<F: FnMut() -> Result<(), String>> Runner for Until<F> {
         }
     }
 
-    fn run(&mut self, pass: &hearth_kernels::ops::Pass, _: &[u32], want: &[u32]) -> Result<(), String> {
+    fn run(
+        &mut self,
+        pass: &hearth_kernels::ops::Pass,
+        _: &[u32],
+        want: &[u32],
+        _: &[hearth_kernels::rounds::Follow],
+    ) -> Result<(), String> {
         if pass.segments[0].position == 6 {
             (self.0)()?;
         }
@@ -53,6 +59,7 @@ impl<F: FnMut() -> Result<(), String>> Runner for Until<F> {
         _: &[u32],
         _: hearth_model::Seed<'_>,
         _: &[u32],
+        _: &[hearth_kernels::rounds::Follow],
     ) -> Result<(), String> {
         Err("there is no MTP head".into())
     }
