@@ -148,7 +148,7 @@ fn a_pass_behind_rounds_that_nobody_has_read_computes_what_it_does_when_they_are
     let mut seen = [0; DRAFTS + 1];
     for backend in with_emulated() {
         let mut rng = Rng(41);
-        for i in 0..24 {
+        for i in 0..60 {
             let round = round(&backend, &mut rng, i % 4);
             round.settled.rejected.iter().for_each(|rejected| seen[*rejected] += 1);
             let what = format!("{} {i}: {:?}", name(&backend), round.follows);

@@ -13,11 +13,12 @@ const ANSWERS: usize = 256;
 const TOKENS: usize = 4 << 20;
 
 /// A prompt with the answer it got.
-#[derive(Debug)]
-struct Said {
-    ids: Vec<u32>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// Tokens of both.
+    pub ids: Vec<u32>,
     /// How many of them are the prompt.
-    prompt: usize,
+    pub prompt: usize,
 }
 
 /// An answer that was given to the very text before it, and what stands in its place now.
@@ -45,6 +46,8 @@ pub struct Replay(Mutex<Inner>);
 struct Inner {
     recent: VecDeque<Arc<Said>>,
     tokens: usize,
+    /// Answers remembered so far.
+    count: u64,
 }
 
 impl Replay {
@@ -52,11 +55,22 @@ impl Replay {
     pub fn remember(&self, ids: Vec<u32>, prompt: usize) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.tokens += ids.len();
+        inner.count += 1;
         inner.recent.push_back(Arc::new(Said { ids, prompt }));
         while inner.recent.len() > ANSWERS || inner.tokens > TOKENS {
             let Some(oldest) = inner.recent.pop_front() else { break };
             inner.tokens -= oldest.ids.len();
         }
+    }
+
+    /// How many answers were remembered so far.
+    pub fn count(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    /// The answers, oldest first.
+    pub fn all(&self) -> Vec<Arc<Said>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).recent.iter().cloned().collect()
     }
 
     /// `ids`, with every answer that was given to what stands before it in the tokens that were sampled. `bytes` says what

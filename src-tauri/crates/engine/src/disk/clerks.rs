@@ -4,15 +4,20 @@
 use std::{
     io::{self, ErrorKind},
     path::PathBuf,
-    sync::mpsc::{Receiver, Sender, SyncSender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel},
+    },
     time::SystemTime,
 };
 
 use crate::{
     disk::{
+        answers,
         file::{Identity, Reading, Unusable, Writing, path_of},
         shelf::Kept,
     },
+    replay::Said,
     status::Fault,
 };
 
@@ -31,6 +36,8 @@ pub enum Write {
         /// Its blocks.
         blocks: Receiver<Vec<u8>>,
     },
+    /// Writes the answers, in place of those that are there.
+    Answers(Vec<Arc<Said>>),
     /// Notes that files were used.
     Touch(Vec<String>),
     /// Removes files.
@@ -42,6 +49,8 @@ pub enum Write {
 pub enum Saved {
     /// The file is there.
     Done(Box<Kept>),
+    /// The answers are there.
+    Answers,
     /// The blocks stopped.
     GivenUp,
     /// It cannot be written.
@@ -97,13 +106,20 @@ impl Clerks {
         let (write, to_write) = channel();
         let (read, to_read) = channel();
         let (tell, saved) = channel();
-        let place = folder.clone();
+        let (place, whose) = (folder.clone(), identity.clone());
         std::thread::Builder::new().name("prefix-writer".into()).spawn(move || {
             for work in to_write {
                 match work {
                     Write::Save { kept, tokens, blocks } => {
                         // Nobody listens any more when the engine has ended.
                         let _ = tell.send(save(&place, kept, &tokens, &blocks));
+                    }
+                    Write::Answers(said) => {
+                        let written = answers::write(&place, &whose, &said);
+                        let _ = tell.send(match written {
+                            Ok(()) => Saved::Answers,
+                            Err(error) => Saved::Failed(fault(&error, &place)),
+                        });
                     }
                     Write::Touch(names) => names.iter().for_each(|name| touch(&place, name)),
                     Write::Remove(names) => names.iter().for_each(|name| remove(&place, name)),

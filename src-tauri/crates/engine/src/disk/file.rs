@@ -27,7 +27,8 @@ pub const ENDING: &str = "hearthkv";
 /// Of a file that is being written.
 pub const UNFINISHED: &str = "hearthkv-unfinished";
 const MAGIC: &[u8; 8] = b"HEARTHPX";
-const SEAL: usize = 16;
+/// Bytes of a seal.
+pub const SEAL: usize = 16;
 /// Files of so many bytes are kept out of the page cache.
 const LARGE: u64 = 4 << 20;
 /// No header is longer.
@@ -123,7 +124,8 @@ impl Header {
     }
 }
 
-fn seal(parts: &[&[u8]]) -> [u8; SEAL] {
+/// The first half of the SHA-256 of all `parts`.
+pub fn seal(parts: &[&[u8]]) -> [u8; SEAL] {
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
     let mut seal = [0; SEAL];

@@ -2,6 +2,7 @@
 //! pages and states in small slices between steps, the clerks' threads do the rest; the engine never waits for a disk. It is
 //! only a cache: whatever goes wrong with it costs time and no answer.
 
+mod answers;
 mod clerks;
 mod file;
 mod identity;
@@ -33,11 +34,14 @@ use crate::{
     },
     known::KnownTexts,
     prefix::NodeId,
+    replay::Replay,
     status::{Fault, PrefixDisk},
 };
 
 /// How long the engine must have had nothing to do before texts are written that need not be.
 const REST: Duration = Duration::from_secs(5);
+/// The answers may take one in so many bytes of the budget.
+const ANSWERS_SHARE: u64 = 8;
 /// Held by the one engine that uses a folder.
 const LOCK: &str = "in-use";
 
@@ -73,6 +77,10 @@ pub struct Disk {
     saved_tokens: u64,
     restored_tokens: u64,
     discarded: u64,
+    /// How many answers there were when they were last given to the clerk.
+    answers: u64,
+    /// Whether that one has not told yet how it went.
+    answering: bool,
     _lock: File,
 }
 
@@ -113,11 +121,16 @@ struct Loading {
 }
 
 impl Disk {
-    /// Opens the tier: finds what an earlier engine left in the folder.
+    /// Opens the tier: finds what an earlier engine left in the folder, texts and answers, which `replay` remembers.
     ///
     /// # Errors
     /// Why there is none; everything else works.
-    pub fn open(request: &DiskRequest, identity: Identity, known: Arc<KnownTexts>) -> Result<Disk, Fault> {
+    pub fn open(
+        request: &DiskRequest,
+        identity: Identity,
+        known: Arc<KnownTexts>,
+        replay: &Replay,
+    ) -> Result<Disk, Fault> {
         let place = request.folder.display();
         let unusable = |error: io::Error| {
             Fault::new(
@@ -134,7 +147,13 @@ impl Disk {
                 "Give every engine a folder of its own.",
             )
         })?;
-        let (shelf, discarded) = Shelf::read(&request.folder, &identity, request.budget).map_err(unusable)?;
+        let (said, aside) = answers::read(&request.folder, &identity).unwrap_or_else(|why| {
+            tracing::warn!(file = answers::NAME, "the kept answers are discarded: {why}");
+            (Vec::new(), 0)
+        });
+        said.into_iter().for_each(|said| replay.remember(said.ids, said.prompt));
+        let (shelf, discarded) =
+            Shelf::read(&request.folder, &identity, request.budget, aside).map_err(unusable)?;
         let clerks = Clerks::start(request.folder.clone(), identity.clone()).map_err(unusable)?;
         tracing::info!(files = shelf.len(), bytes = shelf.used(), folder = %place, "prefixes are kept on disk");
         shelf.hashes().for_each(|hash| known.add_on_disk(hash));
@@ -154,6 +173,8 @@ impl Disk {
             saved_tokens: 0,
             restored_tokens: 0,
             discarded,
+            answers: replay.count(),
+            answering: false,
             _lock: lock,
         })
     }
@@ -166,7 +187,7 @@ impl Disk {
 
     /// True while something is on its way.
     pub fn is_busy(&self) -> bool {
-        self.saving.is_some() || self.loading.is_some()
+        self.saving.is_some() || self.loading.is_some() || self.answering
     }
 
     /// For the status.
@@ -192,6 +213,22 @@ impl Disk {
             loading.map(|loading| loading.state),
             pinned.chain(loading.and_then(|loading| loading.base)).collect(),
         )
+    }
+
+    /// Gives the answers to the clerk if there are new ones, as many of the latest as there is room for.
+    fn write_answers(&mut self, replay: &Replay) {
+        let count = replay.count();
+        if count == self.answers {
+            return;
+        }
+        self.answers = count;
+        let room = self.shelf.room().min(self.shelf.budget() / ANSWERS_SHARE);
+        let said = answers::that_fit(&replay.all(), &self.identity, room);
+        if said.is_empty() {
+            return;
+        }
+        self.shelf.set_aside(answers::file_bytes(&said, &self.identity));
+        self.answering = self.clerks.write.send(Write::Answers(said)).is_ok();
     }
 
     /// Files that are no longer on the shelf.

@@ -40,6 +40,8 @@ pub struct Shelf {
     kept: HashMap<u64, Kept>,
     budget: u64,
     used: u64,
+    /// Bytes of the budget that something else takes.
+    aside: u64,
 }
 
 /// The hash of `text`, which continues one of hash `before` by whole pages.
@@ -50,16 +52,23 @@ pub fn hash_of(before: u64, text: &[u32], page_len: usize) -> u64 {
 impl Shelf {
     /// Empty.
     pub fn new(budget: u64) -> Shelf {
-        Shelf { kept: HashMap::new(), budget, used: 0 }
+        Shelf { kept: HashMap::new(), budget, used: 0, aside: 0 }
     }
 
-    /// What an earlier engine of this identity left in `folder`. Everything else that bears our names is removed, with a line
+    /// What an earlier engine of this identity left in `folder`, with `aside` bytes of the budget taken by something else.
+    /// Everything else that bears our names is removed, with a line
     /// in the log. Returns how many files were removed that could not be used, too.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn read(folder: &Path, identity: &Identity, budget: u64) -> std::io::Result<(Shelf, u64)> {
+    pub fn read(
+        folder: &Path,
+        identity: &Identity,
+        budget: u64,
+        aside: u64,
+    ) -> std::io::Result<(Shelf, u64)> {
         let mut shelf = Shelf::new(budget);
+        shelf.aside = aside;
         let mut found = Vec::new();
         let mut discarded = 0;
         let mut discard = |name: &str, why: &Unusable| {
@@ -134,9 +143,19 @@ impl Shelf {
         self.budget
     }
 
-    /// Bytes of all files.
+    /// Bytes of all files, and of what was set aside.
     pub fn used(&self) -> u64 {
-        self.used
+        self.used + self.aside
+    }
+
+    /// Bytes that may be set aside.
+    pub fn room(&self) -> u64 {
+        self.budget.saturating_sub(self.used)
+    }
+
+    /// So many bytes of the budget are taken by something else.
+    pub fn set_aside(&mut self, bytes: u64) {
+        self.aside = bytes;
     }
 
     /// How many files there are.
@@ -203,7 +222,7 @@ impl Shelf {
             at = kept.before;
         }
         let mut gone = Vec::new();
-        while self.used.saturating_add(bytes) > self.budget {
+        while self.used.saturating_add(bytes) > self.budget.saturating_sub(self.aside) {
             let continued: HashSet<u64> = self.kept.values().map(|kept| kept.before).collect();
             let last = |kept: &Kept| kept.used.max(uses.get(&kept.hash).copied().unwrap_or(0));
             let may_go = |kept: &&Kept| {
@@ -335,7 +354,7 @@ mod tests {
         std::fs::write(folder.join("00.hearthkv-unfinished"), "x").expect("writable");
         std::fs::write(folder.join("letter.txt"), "mine").expect("writable");
 
-        let (shelf, discarded) = Shelf::read(folder, &identity(), 1 << 20).expect("readable");
+        let (shelf, discarded) = Shelf::read(folder, &identity(), 1 << 20, 0).expect("readable");
         assert_eq!((shelf.len(), discarded), (2, 2));
         let text = [&a_text[..], &b_text, &[9]].concat();
         assert_eq!(names(&shelf.longest(&text, 4)), [&a.name, &b.name]);
@@ -347,7 +366,7 @@ mod tests {
         assert_eq!(left, HashSet::from(expected));
 
         // With a smaller budget the end of the text goes.
-        let (shelf, _) = Shelf::read(folder, &identity(), a.header.file_bytes()).expect("readable");
+        let (shelf, _) = Shelf::read(folder, &identity(), a.header.file_bytes(), 0).expect("readable");
         assert_eq!(names(&shelf.longest(&text, 4)), [&a.name]);
         assert!(!path_of(folder, &b.name).exists());
     }

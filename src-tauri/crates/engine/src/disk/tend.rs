@@ -32,7 +32,7 @@ impl<R: Runner> Worker<R> {
     /// Opens the disk tier for a model with this digest. If that fails, the engine does without and says so.
     pub(crate) fn open_disk(&mut self, request: &DiskRequest, model: String) {
         let identity = Identity::new(model, self.limits.page_len, self.runner.kept_sizes());
-        match Disk::open(request, identity, self.board.known.clone()) {
+        match Disk::open(request, identity, self.board.known.clone(), &self.board.replay) {
             Ok(disk) => {
                 self.prefixes.start_clock(disk.shelf.len() as u64);
                 self.disk = Some(disk);
@@ -61,8 +61,11 @@ impl<R: Runner> Worker<R> {
         }
         disk.resting = rests.then(|| disk.resting.unwrap_or_else(Instant::now));
         let rested = disk.resting.is_some_and(|since| since.elapsed() >= disk.rest);
-        if disk.saving.is_some() || disk.off.is_some() {
+        if disk.saving.is_some() || disk.answering || disk.off.is_some() {
             return;
+        }
+        if rested {
+            disk.write_answers(&self.board.replay);
         }
         let short = self.free_states.len() <= self.limits.slots.min(2)
             || self.pages.free() < self.limits.pages / SHORT;
@@ -122,6 +125,10 @@ impl<R: Runner> Worker<R> {
                 disk.shelf.add(*kept);
                 disk.saving.take().and_then(|saving| saving.node)
             }
+            Ok(Saved::Answers) => {
+                disk.answering = false;
+                return;
+            }
             Ok(Saved::GivenUp) => disk.saving.take().and_then(|saving| saving.node),
             Ok(Saved::Failed(fault)) => return self.switch_disk_off(fault),
         };
@@ -133,6 +140,7 @@ impl<R: Runner> Worker<R> {
         tracing::error!(evidence = ?fault.evidence, "{fault}");
         let Some(disk) = &mut self.disk else { return };
         let node = disk.saving.take().and_then(|saving| saving.node);
+        disk.answering = false;
         disk.off = Some(fault.clone());
         self.prefixes.unpin(node);
         if let Some(model) = &mut self.board.lock().model {

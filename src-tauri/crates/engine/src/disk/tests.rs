@@ -277,3 +277,55 @@ fn cold_warm_evicted_to_disk_aborted_and_restarted_runs_write_the_same_tokens() 
         }
     }
 }
+
+#[test]
+fn answers_are_read_as_they_were_sampled_by_the_engine_that_starts_after_this_one() {
+    // 12 means the bytes of 1 and 2; 9 is special.
+    fn bytes(id: u32) -> &'static [u8] {
+        match id {
+            1 => b"a",
+            2 => b"b",
+            12 => b"ab",
+            _ => b"",
+        }
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    let mut bench = oracle(ROOMY).with_disk(home.path(), PLENTY);
+    bench.board.replay.remember(vec![9, 1, 9, 1, 2, 9], 3);
+    ask(&mut bench, &text(20, 3), 5);
+    let said = bench.board.replay.all();
+    assert_eq!(said.len(), 2);
+    let used = told(&bench).used;
+    drop(bench);
+    let bench = oracle(ROOMY).with_disk(home.path(), PLENTY);
+    assert_eq!(bench.board.replay.all(), said);
+    assert_eq!(bench.board.replay.apply(vec![9, 1, 9, 12, 9], bytes, None), [9, 1, 9, 1, 2, 9]);
+    bench.worker.disk.as_ref().map(|disk| assert_eq!(disk.describe().used, used)).expect("there is one");
+    drop(bench);
+    // Another model's are none of its business.
+    let mut other = oracle(ROOMY);
+    let request = crate::DiskRequest { folder: home.path().to_owned(), budget: PLENTY };
+    other.worker.open_disk(&request, "another model".into());
+    assert_eq!(other.board.replay.all(), []);
+}
+
+#[test]
+fn answers_take_a_share_of_the_budget_and_no_more() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut bench = oracle(ROOMY).with_disk(home.path(), 8000);
+    for i in 0..50 {
+        bench.board.replay.remember(vec![i; 40], 20);
+    }
+    ask(&mut bench, &text(20, 3), 5);
+    let size = fs::metadata(home.path().join("answers.hearthsaid")).expect("some fit").len();
+    assert!((600..=1000).contains(&size), "{size}");
+    let whole: u64 = fs::read_dir(home.path())
+        .expect("a folder")
+        .map(|entry| entry.and_then(|entry| entry.metadata()).expect("readable").len())
+        .sum();
+    assert!(told(&bench).used == whole as f64 && whole <= 8000, "{whole}, {}", told(&bench).used);
+    drop(bench);
+    let bench = oracle(ROOMY).with_disk(home.path(), 8000);
+    let kept = bench.board.replay.all();
+    assert!(kept.len() > 2 && kept[kept.len() - 1].ids[..3] == text(20, 3)[..3], "the latest");
+}
