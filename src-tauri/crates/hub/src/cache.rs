@@ -58,7 +58,7 @@ impl HubCache {
 
     /// The snapshot of a model: the commit that `refs/main` names, else the newest one with a config.json or GGUF files.
     pub fn snapshot(&self, id: &str) -> Result<PathBuf, HubError> {
-        let folder = self.root.join(format!("models--{}", id.replace('/', "--")));
+        let folder = RepoFolder::new(self, id).path();
         if !folder.is_dir() {
             return Err(HubError::NotInCache { id: id.into(), cache: self.root.clone() });
         }

@@ -10,13 +10,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hf_hub::{Cache, Repo};
+
 use crate::{HubCache, HubError, download::part, listing::RemoteFile};
 
 /// The folder of one repository.
 #[derive(Debug, Clone)]
 pub struct RepoFolder {
     cache: PathBuf,
-    name: String,
+    repo: Repo,
 }
 
 /// What deleting a model would do.
@@ -31,12 +33,12 @@ pub struct Removal {
 impl RepoFolder {
     /// The folder of `id`, which need not exist. The id must have been checked.
     pub(crate) fn new(cache: &HubCache, id: &str) -> RepoFolder {
-        RepoFolder { cache: cache.root().into(), name: format!("models--{}", id.replace('/', "--")) }
+        RepoFolder { cache: cache.root().into(), repo: Repo::model(id.into()) }
     }
 
     /// The folder itself.
     pub fn path(&self) -> PathBuf {
-        self.cache.join(&self.name)
+        self.cache.join(self.repo.folder_name())
     }
 
     pub(crate) fn blob(&self, blob: &str) -> PathBuf {
@@ -44,12 +46,16 @@ impl RepoFolder {
     }
 
     pub(crate) fn lock(&self, blob: &str) -> PathBuf {
-        self.cache.join(".locks").join(&self.name).join(format!("{blob}.lock"))
+        self.locks().join(format!("{blob}.lock"))
+    }
+
+    fn locks(&self) -> PathBuf {
+        self.cache.join(".locks").join(self.repo.folder_name())
     }
 
     /// The folder of a commit.
     pub fn snapshot(&self, commit: &str) -> PathBuf {
-        self.path().join("snapshots").join(commit)
+        Cache::new(self.cache.clone()).repo(self.repo.clone()).pointer_path(commit)
     }
 
     /// Whether the cache has this file whole: as a blob, which every tool that writes this cache renames into place when it is
@@ -115,10 +121,11 @@ impl RepoFolder {
     pub fn remove(&self) -> Result<Removal, HubError> {
         let removal = self.removal()?;
         let unwritable = |cause| HubError::Unwritable { path: removal.folder.clone(), cause };
-        let doomed = self.cache.join(format!(".hearth-removed-{}-{}", std::process::id(), self.name));
+        let doomed =
+            self.cache.join(format!(".hearth-removed-{}-{}", std::process::id(), self.repo.folder_name()));
         fs::rename(&removal.folder, &doomed).map_err(unwritable)?;
         fs::remove_dir_all(&doomed).map_err(unwritable)?;
-        let _ = fs::remove_dir_all(self.cache.join(".locks").join(&self.name));
+        let _ = fs::remove_dir_all(self.locks());
         Ok(removal)
     }
 }
