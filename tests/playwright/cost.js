@@ -36,15 +36,22 @@ function tree(root) {
   return found.map((pid) => ({ pid, command: readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ") }));
 }
 
-async function measure(what, seconds, { renderers, around, appliance }) {
+async function measure(what, seconds, { page, renderers, around, appliance }) {
+  // How often anything on the page changed: the figures mean nothing without it.
+  await page.evaluate(() => {
+    window.changes = 0;
+    window.watched ??= new MutationObserver(() => window.changes++);
+    window.watched.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true });
+  });
   const sums = () => [renderers, around, [appliance]].map((pids) => pids.reduce((sum, pid) => sum + cpu(pid), 0));
   const before = sums();
   const began = Date.now();
   await sleep(seconds * 1000);
   const passed = (Date.now() - began) / 1000;
   const shares = sums().map((after, i) => (100 * (after - before[i])) / passed);
+  const changes = (await page.evaluate(() => window.changes)) / passed;
   const [renderer, browser, hearth] = shares.map((share) => `${share.toFixed(2)} %`);
-  console.log(`${what}: page ${renderer}, browser around it ${browser}, appliance ${hearth} of one core, over ${passed.toFixed(0)} s`);
+  console.log(`${what}: page ${renderer}, browser around it ${browser}, appliance ${hearth} of one core, over ${passed.toFixed(0)} s; ${changes.toFixed(1)} changes a second`);
 }
 
 const hearth = await new Appliance().up();
@@ -58,7 +65,7 @@ try {
   const own = tree(process.pid).filter(({ command }) => /chrom/.test(command));
   const renderers = own.filter(({ command }) => command.includes("--type=renderer")).map(({ pid }) => pid);
   const around = own.filter(({ command }) => !command.includes("--type=renderer")).map(({ pid }) => pid);
-  const who = { renderers, around, appliance: hearth.process.pid };
+  const who = { page, renderers, around, appliance: hearth.process.pid };
 
   await sleep(3000);
   await measure("idle, page shown", SECONDS, who);

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { accessible } from "./lib/a11y.js";
-import { Appliance, until } from "./lib/appliance.js";
+import { Appliance, sleep, until } from "./lib/appliance.js";
 import { launch, open, quiet, state } from "./lib/browser.js";
 
 let hearth, browser, page;
@@ -66,6 +66,18 @@ test("tokens are counted as the engine counted them, and cost what the prices sa
   const cost = ((read * 1000 + written * 2000.5) / 1e6).toFixed(2);
   await until("the cost", async () => (await value("In a cloud")).replace(/\s/g, " ") === `${cost} EUR`);
   assert.deepEqual((await hearth.api("settings")).prices, { currency: "EUR", input: 1000, cached_input: 1000, output: 2000.5, kwh: null });
+});
+
+test("a page at rest asks for little", async () => {
+  // What the last request changed is asked for within the first second.
+  await sleep(1500);
+  const asked = [];
+  const note = (request) => asked.push(new URL(request.url()).pathname);
+  page.on("request", note);
+  await sleep(7000);
+  page.off("request", note);
+  assert.ok(asked.filter((path) => path === "/api/usage").length <= 1, asked.join(" "));
+  assert.ok(asked.length <= 4, asked.join(" "));
 });
 
 test("the sums and the charts outlive the appliance", async () => {

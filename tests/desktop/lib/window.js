@@ -52,7 +52,7 @@ export class Home {
   /** Runs the window's program once more, as a second click on its icon does; resolves when that one ends. */
   again(...args) {
     const done = spawnSync(PROGRAM, args, { env: this.env, timeout: 60000, encoding: "utf8" });
-    assert.equal(done.status, 0, done.stderr);
+    assert.equal(done.status, 0, `${done.signal ?? ""} ${done.error ?? ""} ${done.stderr}`);
   }
 
   close() {

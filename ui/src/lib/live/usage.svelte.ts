@@ -1,4 +1,5 @@
 // Asks what was served and what it took, when a request has ended and once a minute. Used by the cost card.
+import { untrack } from "svelte";
 import type { Control } from "../control";
 import type { Usage } from "../types/Usage";
 
@@ -21,8 +22,8 @@ export function pollUsage(control: Control, hours: () => number, active: () => b
         // Keeps the last figures; the status strip says that the machine is away.
       }
     };
-    // Requests that end in a row are asked for once.
-    const soon = setTimeout(ask, box.hours === span ? 300 : 0);
+    // Requests that end in a row are asked for once. The answer must not ask again.
+    const soon = setTimeout(ask, untrack(() => box.hours) === span ? 300 : 0);
     const timer = setInterval(ask, EVERY_MS);
     return () => {
       over = true;
