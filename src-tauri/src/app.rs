@@ -36,9 +36,9 @@ fn retry(shell: State<'_, Shell>) {
     shell.link.retry();
 }
 
-/// Opens the window and returns when it is quit. A second call on the same desktop only reaches the first and ends.
-pub fn run(place: Place, quit_only: bool, browse: bool) -> tauri::Result<()> {
-    // First of all plugins, so that a second window never gets further than this.
+/// Opens the window and returns when it is quit. Where another call was faster, this one only reaches that and ends.
+pub fn run(place: Place, browse: bool) -> tauri::Result<()> {
+    // First of all plugins, so that a second window never gets further than this, should `first` have seen none.
     let single = tauri_plugin_single_instance::init(|app, arguments, _| {
         let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
         match () {
@@ -56,11 +56,6 @@ pub fn run(place: Place, quit_only: bool, browse: bool) -> tauri::Result<()> {
         .plugin(window_state)
         .invoke_handler(tauri::generate_handler![connection, retry])
         .setup(move |app| {
-            if quit_only {
-                eprintln!("hearth-desktop: no window was open");
-                app.cleanup_before_exit();
-                std::process::exit(0);
-            }
             set_up(app.handle(), place, browse)?;
             Ok(())
         })

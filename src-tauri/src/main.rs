@@ -4,6 +4,7 @@
 mod app;
 mod client;
 mod error;
+mod first;
 mod graphics;
 mod kept;
 mod link;
@@ -48,10 +49,19 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    match first::reach() {
+        Ok(true) => return Ok(()),
+        Ok(false) if arguments.quit => {
+            eprintln!("hearth-desktop: no window was open");
+            return Ok(());
+        }
+        Ok(false) => {}
+        Err(_) => return after_the_first(),
+    }
     graphics::prepare(arguments.safe_graphics);
     let places = Places::from_env().context("Hearth's folders could not be found.")?;
     let place = Place { places, port: arguments.port };
-    match app::run(place, arguments.quit, arguments.browser) {
+    match app::run(place, arguments.browser) {
         Err(tauri::Error::PluginInitialization(plugin, _)) if plugin == "single-instance" => {
             after_the_first()
         }
