@@ -61,7 +61,11 @@ export class Home {
     } catch {
       // It has ended, or never was.
     }
-    rmSync(this.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    try {
+      rmSync(this.folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 200 });
+    } catch {
+      // A process of WebKit may still be writing there. It is a temporary folder.
+    }
   }
 }
 
