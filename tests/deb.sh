@@ -1,13 +1,29 @@
 #!/usr/bin/env bash
 # Builds the package (dev profile), installs it with apt in a root that has nothing but a minimal system, and starts it there:
 # version, manual, completions, unit, page and endpoint. Needs root, for the chroot.
+#
+#     bash tests/deb.sh [what installers/deb.sh takes]
+#     bash tests/deb.sh --package FILE      a package that is there already; one for Arm runs on an emulated processor
 set -euo pipefail
 export HEARTH_PROFILE=dev
 source "$(dirname "${BASH_SOURCE[0]}")/../installers/setup.sh"
 [ "$(id -u)" = 0 ] || die "the clean root needs root: run this with sudo."
 need_packages mmdebstrap curl
 
-package=$(bash "$HEARTH_ROOT/installers/deb.sh" "$@")
+if [ "${1:-}" = --package ]; then
+    package=${2:?the file of the package}
+else
+    package=$(bash "$HEARTH_ROOT/installers/deb.sh" "$@")
+fi
+arch=$(dpkg-deb --field "$package" Architecture)
+if [ "$arch" != "$(dpkg --print-architecture)" ]; then
+    # The kernel must hand programs of that architecture to an emulator.
+    [ "$arch" = arm64 ] || die "there is no root for $arch here."
+    need_packages qemu-user-static
+    formats=/proc/sys/fs/binfmt_misc
+    [ -e $formats/register ] || mount -t binfmt_misc binfmt_misc $formats
+    [ -e $formats/qemu-aarch64 ] || cat /usr/lib/binfmt.d/qemu-aarch64.conf >$formats/register
+fi
 root=$(mktemp -d "${TMPDIR:-/tmp}/hearth-root.XXXXXX")
 server= pid=
 clean_up() {
@@ -20,7 +36,7 @@ trap clean_up EXIT
 say "making a clean root"
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 # The variant apt: what apt itself needs and nothing else.
-mmdebstrap --quiet --variant=apt --skip=cleanup/apt "$codename" "$root"
+mmdebstrap --quiet --architectures="$arch" --variant=apt --skip=cleanup/apt "$codename" "$root"
 cp "$package" "$root/tmp/hearth.deb"
 mount -t proc proc "$root/proc"
 inside() { chroot "$root" env -i HOME=/root PATH=/usr/bin:/bin:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive "$@"; }
@@ -36,6 +52,7 @@ expect usr/share/bash-completion/completions/hearth
 expect usr/share/zsh/vendor-completions/_hearth
 expect usr/share/fish/vendor_completions.d/hearth.fish
 if [[ " $* " != *" --headless "* ]]; then
+    inside hearth-desktop --version >/dev/null || die "the window's program does not run"
     expect usr/bin/hearth-desktop
     expect usr/share/applications/hearth.desktop
     expect usr/share/icons/hicolor/128x128/apps/hearth.png
@@ -49,7 +66,8 @@ install -d -m 777 "$root/tmp/home"
 log=$root/tmp/up.log
 inside HOME=/tmp/home setpriv --reuid=65534 --regid=65534 --clear-groups hearth up --json --port 0 --start >"$log" 2>&1 &
 server=$!
-for _ in $(seq 300); do
+# As long as an emulated processor takes.
+for _ in $(seq 1200); do
     url=$(sed -n 's/.*"url":"\([^"]*\)".*/\1/p' "$log" | head -n 1)
     [ -z "$url" ] || break
     kill -0 "$server" 2>/dev/null || die "hearth up ended: $(cat "$log")"
@@ -58,7 +76,7 @@ done
 [ -n "$url" ] || die "hearth up says nothing: $(cat "$log")"
 pid=$(sed -n 's/.*"pid":\([0-9]*\).*/\1/p' "$log" | head -n 1)
 curl -sf "$url/" | grep -q '<div id="app"' || die "there is no page at $url"
-for _ in $(seq 600); do
+for _ in $(seq 1800); do
     answer=$(curl -s "$url/v1/chat/completions" -H 'content-type: application/json' \
         -d '{"model": "ember", "max_tokens": 4, "messages": [{"role": "user", "content": "What is Hearth?"}]}')
     [[ $answer != *'"choices"'* ]] || break
