@@ -3,11 +3,14 @@
 
 use super::device::{Context, Event, check};
 use crate::Result;
+use crate::rounds::DRAFTS;
 use crate::sample::{Arriving, PLACES};
 use cudarc::driver::sys;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Copies that may be on their way before memory is pinned for more: two rounds of drafts with their checks.
+const READY: usize = 2 * (1 + DRAFTS);
 /// Bytes of one fetch, at most.
 const FETCH: usize = 4 * PLACES;
 
@@ -49,7 +52,7 @@ impl Drop for FetchSlot {
 impl Fetches {
     /// For copies on `stream`. The context is current, here and when it is dropped.
     pub fn new(stream: sys::CUstream, context: Context) -> Result<Fetches> {
-        let idle = (0..4).map(|_| FetchSlot::new()).collect::<Result<Vec<_>>>()?;
+        let idle = (0..READY).map(|_| FetchSlot::new()).collect::<Result<Vec<_>>>()?;
         Ok(Fetches { stream, context, idle: Arc::new(Mutex::new(idle)) })
     }
 
