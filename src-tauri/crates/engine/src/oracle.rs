@@ -59,6 +59,8 @@ pub(crate) struct Oracle {
     pub head_rows: Vec<(u32, usize)>,
     /// Tokens it has chosen.
     pub sampled: usize,
+    /// Rows of the trunk that went on from rounds nobody had read.
+    pub followed: usize,
     pub host: OnHost,
 }
 
@@ -92,6 +94,7 @@ impl Default for Oracle {
             trunk_rows: Vec::new(),
             head_rows: Vec::new(),
             sampled: 0,
+            followed: 0,
             host: OnHost::default(),
         }
     }
@@ -152,6 +155,7 @@ impl Runner for Oracle {
 
     fn run(&mut self, pass: &Pass, ids: &[u32], want: &[u32], follows: &[Follow]) -> Result<(), String> {
         self.check_follows(pass, ids, want, follows);
+        self.followed += follows.len();
         let (pass, ids, _) = &self.host.settled(pass, ids, &[], follows);
         self.check(pass, ids);
         if ids.iter().any(|id| Some(*id) == self.poison) {
