@@ -1,4 +1,5 @@
 // A run as tables: one a part, the rows of one prompt side by side. Pure; called by the page Benchmarks.
+import { decimal } from "./decimal";
 import { contextLength, count, DASH, percent, rate, seconds } from "./format";
 import { strings } from "./strings";
 import type { BenchDifference } from "./types/BenchDifference";
@@ -40,7 +41,7 @@ const TIMES: BenchFigureName[] = ["ttft_cold_s", "ttft_cached_s"];
 /** The value of a figure in its unit. */
 export function value(name: BenchFigureName | null, number: number): string {
   if (name === null) return percent(number);
-  if (name === "tokens_per_round") return number.toFixed(2);
+  if (name === "tokens_per_round") return decimal(number.toFixed(2));
   return TIMES.includes(name) ? seconds(number) : rate(number);
 }
 
@@ -101,7 +102,7 @@ function depths(rows: BenchRow[]): Omit<Table, "part"> {
   const base = (traffic: string) => speed(rows.find((row) => row.mtp_depth === "0" && row.traffic === traffic));
   const gain = (row: BenchRow | undefined) => {
     const [now, plainly] = [speed(row), base(row?.traffic ?? "")];
-    return now === undefined || !plainly ? NOTHING : plain(t.times((now / plainly).toFixed(2)));
+    return now === undefined || !plainly ? NOTHING : plain(t.times(decimal((now / plainly).toFixed(2))));
   };
   const lines = grouped(rows, (row) => row.mtp_depth ?? "").map(([key, group]) => {
     const text = group.find((row) => row.traffic === "text");
@@ -195,7 +196,7 @@ export function judged(difference: BenchDifference): "better" | "worse" | "withi
 /** A signed change in percent: "+12.3 %". */
 export function signedPercent(share: number | null): string {
   if (share === null) return DASH;
-  const text = (Math.abs(share) * 100).toFixed(1);
+  const text = decimal((Math.abs(share) * 100).toFixed(1));
   return `${share < 0 ? "−" : "+"}${text}\u00a0%`;
 }
 

@@ -3,6 +3,7 @@
 import "./locale";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
+import { decimal } from "./decimal";
 import { strings } from "./strings";
 import type { History } from "./types/History";
 
@@ -48,7 +49,7 @@ function blank(values: ArrayLike<number | null | undefined> | undefined): boolea
 
 function tick(value: number): string {
   if (value >= 10000) return `${Math.round(value / 1000)}k`;
-  return value >= 1000 ? `${(value / 1000).toFixed(1).replace(".0", "")}k` : String(Number(value.toFixed(2)));
+  return value >= 1000 ? `${decimal((value / 1000).toFixed(1).replace(".0", ""))}k` : decimal(String(Number(value.toFixed(2))));
 }
 
 const fromZero: uPlot.Range.Function = (_, __, max) => [0, max > 0 ? max * 1.15 : 1];

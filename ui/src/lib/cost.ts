@@ -1,4 +1,5 @@
 // What was served, what it took, and what the same would have cost elsewhere. Pure; called by CostCard and its dialog.
+import { decimal } from "./decimal";
 import { DASH, NBSP } from "./format";
 import type { Prices } from "./types/Prices";
 import type { Usage } from "./types/Usage";
@@ -33,21 +34,21 @@ export function measuredShare(usage: Usage): number | null {
 export function energy(joules: number | null): string {
   if (joules === null) return DASH;
   const wh = joules / 3600;
-  if (wh < 10) return `${wh.toFixed(1)}${NBSP}Wh`;
-  return wh < 999.5 ? `${wh.toFixed(0)}${NBSP}Wh` : `${(wh / 1000).toFixed(2)}${NBSP}kWh`;
+  if (wh < 10) return `${decimal(wh.toFixed(1))}${NBSP}Wh`;
+  return wh < 999.5 ? `${wh.toFixed(0)}${NBSP}Wh` : `${decimal((wh / 1000).toFixed(2))}${NBSP}kWh`;
 }
 
 /** Tokens in short: "812", "64.2k", "1.24M". */
 export function tokens(n: number): string {
   if (n < 1000) return String(n);
-  return n < 999_950 ? `${(n / 1000).toFixed(1)}k` : `${(n / 1e6).toFixed(2)}M`;
+  return n < 999_950 ? `${decimal((n / 1000).toFixed(1))}k` : `${decimal((n / 1e6).toFixed(2))}M`;
 }
 
 /** An amount of money: cents matter, and below a cent it says so. */
 export function money(amount: number | null, currency: string): string {
   if (amount === null) return DASH;
   if (amount > 0 && amount < 0.01) return `<${NBSP}0.01${NBSP}${currency}`;
-  return `${amount < 999.5 ? amount.toFixed(2) : amount.toFixed(0)}${NBSP}${currency}`;
+  return `${amount < 999.5 ? decimal(amount.toFixed(2)) : amount.toFixed(0)}${NBSP}${currency}`;
 }
 
 /** The dialog's fields as text. */

@@ -1,5 +1,6 @@
 // Numbers, sizes and times as people read them. Unknown (null) is always a dash, never a zero.
 // Called by every component; the units themselves are in strings.ts.
+import { decimal, POINT } from "./decimal";
 
 export const DASH = "–";
 /** No-break space: groups digits and joins a number to its unit. */
@@ -14,7 +15,7 @@ function known(value: Known): value is number {
 function group(text: string): string {
   const [whole = "", fraction] = text.split(".");
   const grouped = whole.replace(/\B(?=(\d{3})+(?!\d))/g, NBSP);
-  return fraction === undefined ? grouped : `${grouped}.${fraction}`;
+  return fraction === undefined ? grouped : `${grouped}${POINT}${fraction}`;
 }
 
 /** An exact count: 64210 -> "64 210". */
@@ -76,8 +77,8 @@ export function traffic(bytes: Known): string {
 export function seconds(value: Known): string {
   if (!known(value)) return DASH;
   if (value < 0.0995) return `${Math.round(value * 1000)}${NBSP}ms`;
-  if (value < 0.995) return `${value.toFixed(2)}${NBSP}s`;
-  if (value < 9.95) return `${value.toFixed(1)}${NBSP}s`;
+  if (value < 0.995) return `${decimal(value.toFixed(2))}${NBSP}s`;
+  if (value < 9.95) return `${decimal(value.toFixed(1))}${NBSP}s`;
   if (value < 59.5) return `${Math.round(value)}${NBSP}s`;
   const whole = Math.round(value);
   if (whole < 3600) return `${Math.floor(whole / 60)}${NBSP}min ${whole % 60}${NBSP}s`;
