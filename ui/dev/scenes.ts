@@ -36,7 +36,7 @@ const strange: ModelCard = {
 };
 export const models = [ember, qwen, strange];
 export const profile: Profile = {
-  model: "ember", context: null, max_requests: 4, kv: "bf16", mtp_depth: "auto", draft_head: "full", exact: false, fp4_activations: false, max_waiting: 64, chunk: 512, prefix_disk_gib: null,
+  model: "ember", context: null, max_requests: 4, kv: "bf16", mtp_depth: "auto", draft_head: "full", draft_vocabulary: null, exact: false, fp4_activations: false, max_waiting: 64, chunk: 512, prefix_disk_gib: null,
   sampling: { temperature: null, top_p: null, top_k: null, min_p: null },
 };
 export const settings: Settings = {

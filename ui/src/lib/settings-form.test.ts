@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { settings } from "../../dev/scenes.ts";
-import { fromForm, problems, toForm } from "./settings-form";
+import { fromForm, problems, reduced, toForm } from "./settings-form";
 
 const form = (over: object = {}) => ({ ...toForm(settings), ...over });
 
@@ -25,6 +25,13 @@ test("layers with a type of their own are a tick for the ends, and anything else
 });
 test("the head for drafts is sent as it was chosen", () => {
   expect(fromForm(form({ draftHead: "nvfp4:32768" }), settings).profile.draft_head).toBe("nvfp4:32768");
+});
+test("a file of tokens for drafts is a whole path, and a head that counts its own tokens takes none", () => {
+  const file = (draftHead: string, draftVocabulary: string) => fromForm(form({ draftHead, draftVocabulary }), settings).profile.draft_vocabulary;
+  expect([file("nvfp4", " /ids.txt "), file("full", ""), file("nvfp4:32768", "/ids.txt"), file("32768", "/ids.txt")]).toEqual(["/ids.txt", null, null, null]);
+  expect(problems(form({ draftVocabulary: "ids.txt" }), null).draftVocabulary).toMatch(/beginning with \//);
+  expect(problems(form({ draftVocabulary: "/ids.txt" }), null)).toEqual({});
+  expect([reduced("fp8"), reduced("nvfp4"), reduced("full"), reduced("fp8:4096"), reduced("512")]).toEqual([false, false, false, true, true]);
 });
 test("numbers may be grouped", () => {
   expect(fromForm(form({ context: "4 096" }), settings).profile.context).toBe(4096);

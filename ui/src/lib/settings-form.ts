@@ -14,6 +14,8 @@ export interface Form {
   fp4Activations: boolean;
   mtpDepth: string;
   draftHead: string;
+  /** Path of a file; empty: none. */
+  draftVocabulary: string;
   maxWaiting: string;
   chunk: string;
   prefixDisk: string;
@@ -30,6 +32,7 @@ export interface Form {
 export interface Problems {
   context?: string;
   maxRequests?: string;
+  draftVocabulary?: string;
   maxWaiting?: string;
   chunk?: string;
   prefixDisk?: string;
@@ -61,6 +64,7 @@ export function toForm(settings: Settings): Form {
     fp4Activations: profile.fp4_activations,
     mtpDepth: profile.mtp_depth,
     draftHead: profile.draft_head,
+    draftVocabulary: profile.draft_vocabulary ?? "",
     maxWaiting: String(profile.max_waiting),
     chunk: String(profile.chunk),
     prefixDisk: text(profile.prefix_disk_gib),
@@ -80,6 +84,11 @@ const ENDS = ":ends=bf16";
 /** Whether keys and values of this type are worth keeping in more bits at the ends. */
 export function rounds(kv: string): boolean {
   return kv === "fp8" || kv === "nvfp4";
+}
+
+/** Whether a head for drafts says by itself how many tokens it has; then no file can. */
+export function reduced(head: string): boolean {
+  return /\d/.test(head.replace(/^(fp8|nvfp4)/, ""));
 }
 
 /** The type and the choice for the ends; what names other layers is kept as it is. */
@@ -121,6 +130,9 @@ export function problems(form: Form, maxContext: number | null): Problems {
     found.context = t.invalidNumber(t.context, LEAST_CONTEXT, most);
   }
   if (!within(form.maxRequests, 1, MOST_REQUESTS)) found.maxRequests = t.invalidNumber(t.maxRequests, 1, MOST_REQUESTS);
+  // Whether it can be read is in the plan beside it.
+  const file = form.draftVocabulary.trim();
+  if (file !== "" && !reduced(form.draftHead) && !file.startsWith("/")) found.draftVocabulary = t.invalidPath(t.draftVocabulary);
   if (!within(form.maxWaiting, 1, MOST_WAITING)) found.maxWaiting = t.invalidNumber(t.maxWaiting, 1, MOST_WAITING);
   if (!within(form.chunk, 1, MOST_CHUNK)) found.chunk = t.invalidNumber(t.chunk, 1, MOST_CHUNK);
   if (form.prefixDisk.trim() !== "" && !within(form.prefixDisk, 1, MOST_PREFIX_DISK)) {
@@ -156,6 +168,7 @@ export function fromForm(form: Form, before: Settings): Settings {
       fp4_activations: form.fp4Activations && !form.exact,
       mtp_depth: form.mtpDepth,
       draft_head: form.draftHead,
+      draft_vocabulary: form.draftVocabulary.trim() === "" || reduced(form.draftHead) ? null : form.draftVocabulary.trim(),
       max_waiting: whole(form.maxWaiting) ?? before.profile.max_waiting,
       chunk: whole(form.chunk) ?? before.profile.chunk,
       prefix_disk_gib: whole(form.prefixDisk),

@@ -68,14 +68,19 @@ pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) ->
     if depth == 0 {
         spec.mtp = None;
     }
+    let wish = profile.draft_head.parse::<DraftWish>().unwrap_or_default();
+    let draft_head = match profile.draft_vocabulary.as_deref().filter(|_| spec.mtp.is_some()) {
+        Some(file) => wish.sized_by(file, spec.vocab)?,
+        // Which tokens it has makes no difference to its size.
+        None => wish.sized(spec.vocab),
+    };
     let mut options = LoadOptions {
         context: profile.context.map_or(spec.context, |n| n as usize),
         slots: profile.max_requests as usize,
         kv: profile.kv.parse::<KvTypes>().map_err(model_fault)?,
         exact: profile.exact,
         mtp: spec.mtp.is_some(),
-        // Which tokens it has makes no difference to its size.
-        draft_head: profile.draft_head.parse::<DraftWish>().unwrap_or_default().sized(spec.vocab),
+        draft_head,
         snapshots: LoadOptions::snapshots_for(profile.max_requests as usize, depth),
         ..LoadOptions::default()
     };

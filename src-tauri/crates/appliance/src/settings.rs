@@ -118,8 +118,20 @@ impl Profile {
         if self.mtp_depth.parse::<Depth>().is_err() {
             return bad("profile.mtp_depth", format!("{:?} is not auto or 0 to 5", self.mtp_depth));
         }
-        if let Err(error) = self.draft_head.parse::<DraftWish>() {
-            return bad("profile.draft_head", format!("{:?}: {error}", self.draft_head));
+        let head = match self.draft_head.parse::<DraftWish>() {
+            Ok(head) => head,
+            Err(error) => return bad("profile.draft_head", format!("{:?}: {error}", self.draft_head)),
+        };
+        // Whether the file can be read is the plan's and the engine's to say: a disk may be away for a while.
+        if let Some(file) = &self.draft_vocabulary {
+            if !file.is_absolute() {
+                let problem = format!("{file:?} is not a whole path, beginning with /");
+                return bad("profile.draft_vocabulary", problem);
+            }
+            if let Some(tokens) = head.tokens {
+                let problem = format!("draft_head asks for {tokens} tokens already; give one of the two");
+                return bad("profile.draft_vocabulary", problem);
+            }
         }
         if !(1..=WAITING_LIMIT).contains(&self.max_waiting) {
             return bad(
@@ -242,6 +254,12 @@ mod tests {
             (b"[profile]\nchunk = 0\n", "line 2", "profile.chunk"),
             (b"[profile]\nkv = \"fp8:middle=bf16\"\n", "line 2", "profile.kv"),
             (b"[profile]\ndraft_head = \"12\"\n", "line 2", "profile.draft_head"),
+            (b"[profile]\ndraft_vocabulary = \"ids.txt\"\n", "line 2", "profile.draft_vocabulary"),
+            (
+                b"[profile]\ndraft_head = \"nvfp4:32768\"\ndraft_vocabulary = \"/ids.txt\"\n",
+                "line 3",
+                "profile.draft_vocabulary",
+            ),
             (b"theme = \"pink\"\n", "line 1", "theme"),
             (b"[prices]\ncurrency = \"EUR\"\ninput = -1\ncached_input = 0\noutput = 1\n", "line 1", "prices"),
             (b"[prices]\ncurrency = \"\"\ninput = 1\ncached_input = 0\noutput = 1\n", "line 1", "currency"),

@@ -72,6 +72,16 @@ impl DraftWish {
         DraftHead::sized(self.format, self.tokens.filter(|tokens| *tokens < vocab))
     }
 
+    /// What it takes of a model with `vocab` tokens if its own come from `file`. The control tokens that are not in it are some
+    /// dozens more.
+    ///
+    /// # Errors
+    /// A file that cannot be read or holds what is no token.
+    pub fn sized_by(self, file: &Path, vocab: usize) -> Result<DraftHead, Fault> {
+        let tokens: BTreeSet<u32> = tokens_of(file, vocab)?.into_iter().collect();
+        Ok(DraftHead::sized(self.format, (tokens.len() < vocab).then_some(tokens.len())))
+    }
+
     /// The head for a model with `vocab` rows of logits: the control tokens, and of the others those with the lowest ids, which
     /// a byte-level BPE learnt first and so are the most frequent ones; or the tokens of `file`.
     ///

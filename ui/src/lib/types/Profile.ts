@@ -30,6 +30,10 @@ mtp_depth: string,
  */
 draft_head: string, 
 /**
+ * A text file of token ids that drafts may come from, beside the control tokens; null: as `draft_head` says.
+ */
+draft_vocabulary: string | null, 
+/**
  * Prefill in decode's arithmetic.
  */
 exact: boolean, 

@@ -11,6 +11,7 @@ impl Default for Profile {
             kv: "bf16".into(),
             mtp_depth: "auto".into(),
             draft_head: "full".into(),
+            draft_vocabulary: None,
             exact: false,
             fp4_activations: false,
             max_waiting: 64,

@@ -46,6 +46,9 @@ pub struct Profile {
     pub mtp_depth: String,
     /// The head that drafts are proposed with: `full`, `fp8`, `nvfp4`, a number of tokens, or both as in `nvfp4:32768`.
     pub draft_head: String,
+    /// A text file of token ids that drafts may come from, beside the control tokens; null: as `draft_head` says.
+    #[ts(type = "string | null")]
+    pub draft_vocabulary: Option<PathBuf>,
     /// Prefill in decode's arithmetic.
     pub exact: bool,
     /// Prefill on the FP4 tensor cores of a GB10, with activations rounded to NVFP4; not with `exact`.

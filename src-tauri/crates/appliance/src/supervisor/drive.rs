@@ -434,8 +434,8 @@ impl Drive {
 
 /// Profiles that load alike.
 fn key(profile: &Profile) -> String {
-    let Profile { model, context, max_requests, kv, draft_head, .. } = profile;
-    format!("{model} {context:?} {max_requests} {kv} {draft_head}")
+    let Profile { model, context, max_requests, kv, draft_head, draft_vocabulary, .. } = profile;
+    format!("{model} {context:?} {max_requests} {kv} {draft_head} {draft_vocabulary:?}")
 }
 
 /// A fault as it reads once nothing is tried any more: the ones that promise another start say what to do instead.

@@ -57,6 +57,9 @@ impl EngineProcess {
         command.arg("serve").arg("--uds").arg(socket);
         command.args(["--max-requests", &profile.max_requests.to_string(), "--kv", &profile.kv]);
         command.args(["--mtp-depth", &profile.mtp_depth, "--draft-head", &profile.draft_head]);
+        if let Some(file) = &profile.draft_vocabulary {
+            command.arg("--draft-vocabulary").arg(file);
+        }
         if let Some(context) = profile.context {
             command.args(["--context", &context.to_string()]);
         }
