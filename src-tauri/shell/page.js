@@ -3,14 +3,19 @@
 const at = (id) => document.getElementById(id);
 const invoke = window.__TAURI__.core.invoke;
 
+const WORDS = {
+  en: { looking: "Looking for Hearth on this machine", starting: "Starting Hearth", attached: "Opening the dashboard", progress: "Starting", retry: "Try again" },
+  de: { looking: "Sucht Hearth auf diesem Rechner", starting: "Startet Hearth", attached: "Öffnet das Fenster", progress: "Startet", retry: "Noch einmal versuchen" },
+};
+
 function show(connection) {
+  const words = WORDS[connection.language] ?? WORDS.en;
+  document.documentElement.lang = connection.language;
+  at("progress").setAttribute("aria-label", words.progress);
+  if (at("retry").textContent !== words.retry) at("retry").textContent = words.retry;
   const failed = connection.kind === "failed";
   document.querySelector("main").dataset.kind = connection.kind;
-  const sentence = failed ? connection.fault.message : {
-    looking: "Looking for Hearth on this machine",
-    starting: "Starting Hearth",
-    attached: "Opening the dashboard",
-  }[connection.kind];
+  const sentence = failed ? connection.fault.message : words[connection.kind];
   if (at("sentence").textContent !== sentence) at("sentence").textContent = sentence;
   at("next").textContent = failed ? connection.fault.next_step : "";
   at("evidence").textContent = (failed && connection.fault.evidence) || "";

@@ -1,8 +1,8 @@
 //! Puts window, tray and link together and runs until Quit. Called by `main`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use tauri::{AppHandle, Manager, RunEvent, State, WindowEvent};
@@ -13,21 +13,34 @@ use crate::client;
 use crate::link::{Link, News};
 use crate::place::Place;
 use crate::tray::{self, Tray, item};
+use crate::words::Language;
 use crate::{BROWSER_FLAG, QUIT_FLAG, window};
 
 /// What every handler can reach.
 struct Shell {
     link: Arc<Link>,
+    /// What tray and waiting page speak; the appliance's setting, as it was told last.
+    language: Mutex<Language>,
     tray: Option<Tray>,
     quitting: AtomicBool,
     /// Show the page in the system's browser, too, as soon as there is one.
     browse: AtomicBool,
 }
 
+impl Shell {
+    fn language(&self) -> Language {
+        *self.language.lock().expect("no holder of this lock can panic")
+    }
+
+    fn speak(&self, language: Language) {
+        *self.language.lock().expect("no holder of this lock can panic") = language;
+    }
+}
+
 /// The waiting page asks how the connection stands.
 #[tauri::command]
 fn connection(shell: State<'_, Shell>) -> Value {
-    shell.link.page()
+    shell.link.page(shell.language())
 }
 
 /// The waiting page's button.
@@ -76,9 +89,11 @@ pub fn run(place: Place, browse: bool) -> tauri::Result<()> {
 }
 
 fn set_up(app: &AppHandle, place: Place, browse: bool) -> tauri::Result<()> {
+    // Before there is an appliance to ask, its settings file says it.
+    let language = Language::here(&place.language());
     let link = Arc::new(Link::new(place));
     // The tray's library is loaded when it is first used, and its binding panics where there is none.
-    let tray = match catch_unwind(AssertUnwindSafe(|| Tray::new(app, chosen))) {
+    let tray = match catch_unwind(AssertUnwindSafe(|| Tray::new(app, language, chosen))) {
         Ok(tray) => Some(tray?),
         Err(_) => {
             eprintln!("hearth-desktop: no tray: libayatana-appindicator3 is missing");
@@ -87,6 +102,7 @@ fn set_up(app: &AppHandle, place: Place, browse: bool) -> tauri::Result<()> {
     };
     app.manage(Shell {
         link: link.clone(),
+        language: Mutex::new(language),
         tray,
         quitting: AtomicBool::new(false),
         browse: AtomicBool::new(browse),
@@ -106,7 +122,8 @@ fn set_up(app: &AppHandle, place: Place, browse: bool) -> tauri::Result<()> {
 fn heed(app: &AppHandle, news: News) -> tauri::Result<()> {
     let tray = |glimpse| {
         let shell = app.state::<Shell>();
-        shell.tray.as_ref().map_or(Ok(()), |tray| tray.show(glimpse, shell.link.keeps()))
+        let language = shell.language();
+        shell.tray.as_ref().map_or(Ok(()), |tray| tray.show(glimpse, language, shell.link.keeps()))
     };
     match news {
         News::Wait => window::show_waiting_page(app),
@@ -116,7 +133,10 @@ fn heed(app: &AppHandle, news: News) -> tauri::Result<()> {
             }
             window::show(app, &page)
         }
-        News::Seen(glimpse) => tray(Some(&glimpse)),
+        News::Seen(glimpse) => {
+            app.state::<Shell>().speak(Language::here(&glimpse.language));
+            tray(Some(&glimpse))
+        }
         News::Unseen => tray(None),
     }
 }

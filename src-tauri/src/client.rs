@@ -38,6 +38,9 @@ pub struct Glimpse {
     pub state: EngineState,
     /// The chosen model.
     pub model: Option<ModelName>,
+    /// The language of the settings: `system`, `en` or `de`.
+    #[serde(default)]
+    pub language: String,
 }
 
 /// The model's name for people.

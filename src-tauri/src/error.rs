@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use crate::words::Language;
+
 /// Everything that keeps the window from the dashboard.
 #[derive(Debug, thiserror::Error)]
 pub enum DesktopError {
@@ -82,6 +84,36 @@ impl DesktopError {
         }
     }
 
+    /// Sentence and next step.
+    fn in_german(&self) -> (String, &'static str) {
+        match self {
+            DesktopError::ProgramMissing { .. } => (
+                "Das Programm „hearth“ wurde nicht gefunden.".into(),
+                "Es neben das Programm dieses Fensters legen, oder mit „bash installers/run.sh“ bauen.",
+            ),
+            DesktopError::CannotRun { .. } => (
+                "Das Programm „hearth“ ließ sich nicht ausführen.".into(),
+                "Prüfen, ob die Datei ausführbar ist, dann noch einmal versuchen.",
+            ),
+            DesktopError::StateFolder { .. } => (
+                "Hearths Zustandsordner lässt sich nicht beschreiben.".into(),
+                "Eigentümer und freien Platz des Ordners prüfen, dann noch einmal versuchen.",
+            ),
+            DesktopError::EndedEarly { status, .. } => (
+                format!("Hearth endete, während es startete ({status})."),
+                "Seine letzten Zeilen stehen unten. Die Ursache beheben, dann noch einmal versuchen.",
+            ),
+            DesktopError::NoAnswer { seconds, .. } => (
+                format!("Hearth wurde gestartet, antwortet aber nach {seconds} Sekunden nicht."),
+                "Seine letzten Zeilen stehen unten. Noch einmal versuchen, oder ihm mit „hearth up“ zusehen.",
+            ),
+            DesktopError::Gone { .. } => (
+                "Hearth läuft nicht mehr.".into(),
+                "Noch einmal versuchen, um es zu starten; ist es wieder da, kehrt dieses Fenster auch von selbst zurück.",
+            ),
+        }
+    }
+
     fn evidence(&self) -> Option<String> {
         match self {
             DesktopError::ProgramMissing { beside } => {
@@ -96,11 +128,15 @@ impl DesktopError {
     }
 
     /// The shape of a fault of the control API: code, message, next_step, evidence.
-    pub fn fault(&self) -> Value {
+    pub fn fault(&self, language: Language) -> Value {
+        let (message, next_step) = match language {
+            Language::English => (self.to_string(), self.next_step()),
+            Language::German => self.in_german(),
+        };
         json!({
             "code": self.code(),
-            "message": self.to_string(),
-            "next_step": self.next_step(),
+            "message": message,
+            "next_step": next_step,
             "evidence": self.evidence(),
         })
     }

@@ -15,6 +15,7 @@ use crate::client::{self, Address, Glimpse};
 use crate::error::DesktopError;
 use crate::kept::{self, Kept};
 use crate::place::Place;
+use crate::words::Language;
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// An appliance that systemd restarts, or a machine that swaps, is silent for a moment.
@@ -37,13 +38,15 @@ pub enum Connection {
 
 impl Connection {
     /// For the waiting page.
-    pub fn page(&self) -> Value {
-        match self {
+    pub fn page(&self, language: Language) -> Value {
+        let mut page = match self {
             Connection::Looking => json!({"kind": "looking"}),
             Connection::Starting => json!({"kind": "starting"}),
             Connection::Attached => json!({"kind": "attached"}),
-            Connection::Failed(error) => json!({"kind": "failed", "fault": error.fault()}),
-        }
+            Connection::Failed(error) => json!({"kind": "failed", "fault": error.fault(language)}),
+        };
+        page["language"] = language.code().into();
+        page
     }
 }
 
@@ -87,8 +90,8 @@ impl Link {
     }
 
     /// How it stands, for the waiting page.
-    pub fn page(&self) -> Value {
-        lock(&self.connection).page()
+    pub fn page(&self, language: Language) -> Value {
+        lock(&self.connection).page(language)
     }
 
     /// The appliance that is shown.

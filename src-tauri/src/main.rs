@@ -11,6 +11,7 @@ mod link;
 mod place;
 mod tray;
 mod window;
+mod words;
 
 use std::env;
 use std::os::unix::process::CommandExt;

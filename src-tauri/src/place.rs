@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::path::PathBuf;
 
-use hearth_appliance::{Occupant, Places, occupant};
+use hearth_appliance::{Occupant, Places, control::types::Settings, occupant};
 
 use crate::client::Address;
 use crate::error::DesktopError;
@@ -26,6 +26,11 @@ impl Place {
         // Read anew each time: the appliance replaces a token that others could have read.
         let token = fs::read_to_string(self.places.token()).ok()?.trim().to_owned();
         Some((Address { authority, token }, i32::try_from(pid).ok()?))
+    }
+
+    /// The language in the settings file, for as long as no appliance can be asked; empty if it cannot be read.
+    pub fn language(&self) -> String {
+        Settings::read(&self.places.settings()).map(|settings| settings.language).unwrap_or_default()
     }
 
     /// `hearth` beside this program, else in PATH.

@@ -8,6 +8,7 @@ use tauri::tray::{TrayIcon, TrayIconBuilder};
 use tauri::{AppHandle, Wry, include_image};
 
 use crate::client::Glimpse;
+use crate::words::Language;
 
 /// What a click asks for; the ids of the menu's items.
 pub mod item {
@@ -34,26 +35,29 @@ struct Face {
 }
 
 impl Face {
-    fn of(glimpse: Option<&Glimpse>) -> Face {
+    fn of(glimpse: Option<&Glimpse>, language: Language) -> Face {
+        let say = language.words();
         let Some(glimpse) = glimpse else {
-            let words = "Not connected".into();
             return Face {
-                words,
+                words: say.not_connected.into(),
                 icon: include_image!("../icons/tray-error.png"),
                 can_start: false,
                 can_stop: false,
             };
         };
-        let model = glimpse.model.as_ref().map_or("the model", |model| model.name.as_str());
+        let about = |text: &str| say.about(text, glimpse.model.as_ref().map(|model| model.name.as_str()));
+        let wrong = |text: Option<&str>, said: &str| text.map_or_else(|| said.to_owned(), about);
         let (words, icon, can_start, can_stop) = match &glimpse.state {
-            EngineState::NoModel => ("No model chosen".into(), Icon::Idle, false, false),
-            EngineState::Stopped => (format!("Stopped: {model}"), Icon::Idle, true, false),
-            EngineState::Loading { .. } => (format!("Loading {model}"), Icon::Loading, false, true),
-            EngineState::Serving { .. } => (format!("Serving {model}"), Icon::Serving, false, true),
-            EngineState::Degraded { fault, .. } => (fault.message.clone(), Icon::Error, false, true),
-            EngineState::Stopping { .. } => (format!("Stopping {model}"), Icon::Loading, false, false),
-            EngineState::Restarting { .. } => (format!("Restarting {model}"), Icon::Error, false, true),
-            EngineState::Error { fault } => (fault.message.clone(), Icon::Error, true, false),
+            EngineState::NoModel => (say.no_model.into(), Icon::Idle, false, false),
+            EngineState::Stopped => (about(say.stopped), Icon::Idle, true, false),
+            EngineState::Loading { .. } => (about(say.loading), Icon::Loading, false, true),
+            EngineState::Serving { .. } => (about(say.serving), Icon::Serving, false, true),
+            EngineState::Degraded { fault, .. } => {
+                (wrong(say.degraded, &fault.message), Icon::Error, false, true)
+            }
+            EngineState::Stopping { .. } => (about(say.stopping), Icon::Loading, false, false),
+            EngineState::Restarting { .. } => (about(say.restarting), Icon::Error, false, true),
+            EngineState::Error { fault } => (wrong(say.failed, &fault.message), Icon::Error, true, false),
         };
         Face { words, icon: icon.image(), can_start, can_stop }
     }
@@ -84,28 +88,28 @@ pub struct Tray {
     status: MenuItem<Wry>,
     start: MenuItem<Wry>,
     stop: MenuItem<Wry>,
+    open: MenuItem<Wry>,
+    browser: MenuItem<Wry>,
     leave: MenuItem<Wry>,
     quit: MenuItem<Wry>,
 }
 
-/// What quitting ends, in words: an appliance that systemd or a person started is not the window's to stop.
-fn quit_words(keeps: bool) -> &'static str {
-    if keeps { "Quit and stop Hearth" } else { "Quit; Hearth goes on" }
-}
-
 impl Tray {
-    /// Puts the icon up. `chosen` gets the id of a clicked item.
+    /// Puts the icon up, in a language that may change later. `chosen` gets the id of a clicked item.
     pub fn new(
         app: &AppHandle,
+        language: Language,
         chosen: impl Fn(&AppHandle, &str) + Send + Sync + 'static,
     ) -> tauri::Result<Tray> {
         let entry = |id: &str, text: &str, enabled| MenuItem::with_id(app, id, text, enabled, None::<&str>);
-        let face = Face::of(None);
+        let (face, say) = (Face::of(None, language), language.words());
         let status = entry("status", &face.words, false)?;
-        let start = entry(item::START, "Start the model", false)?;
-        let stop = entry(item::STOP, "Stop the model", false)?;
-        let leave = entry(item::LEAVE, "Quit and keep serving", false)?;
-        let quit = entry(item::QUIT, quit_words(false), true)?;
+        let start = entry(item::START, say.start, false)?;
+        let stop = entry(item::STOP, say.stop, false)?;
+        let open = entry(item::OPEN, say.open, true)?;
+        let browser = entry(item::BROWSER, say.browser, true)?;
+        let leave = entry(item::LEAVE, say.leave, false)?;
+        let quit = entry(item::QUIT, say.quit(false), true)?;
         let menu = Menu::with_items(
             app,
             &[
@@ -113,8 +117,8 @@ impl Tray {
                 &start,
                 &stop,
                 &PredefinedMenuItem::separator(app)?,
-                &entry(item::OPEN, "Open Hearth", true)?,
-                &entry(item::BROWSER, "Open in the browser", true)?,
+                &open,
+                &browser,
                 &PredefinedMenuItem::separator(app)?,
                 &leave,
                 &quit,
@@ -126,19 +130,25 @@ impl Tray {
             .menu(&menu)
             .on_menu_event(move |app, event| chosen(app, event.id().as_ref()))
             .build(app)?;
-        Ok(Tray { icon, status, start, stop, leave, quit })
+        Ok(Tray { icon, status, start, stop, open, browser, leave, quit })
     }
 
-    /// Shows what the appliance said last; None when there is none. `keeps`: a window started it.
-    pub fn show(&self, glimpse: Option<&Glimpse>, keeps: bool) -> tauri::Result<()> {
-        let face = Face::of(glimpse);
+    /// Shows what the appliance said last; None when there is none. `keeps`: a window started it. Every text is set anew: the
+    /// language is a setting that can change at any time.
+    pub fn show(&self, glimpse: Option<&Glimpse>, language: Language, keeps: bool) -> tauri::Result<()> {
+        let (face, say) = (Face::of(glimpse, language), language.words());
         self.icon.set_icon(Some(face.icon))?;
         self.icon.set_tooltip(Some(format!("Hearth: {}", face.words)))?;
         self.status.set_text(&face.words)?;
         self.start.set_enabled(face.can_start)?;
         self.stop.set_enabled(face.can_stop)?;
         self.leave.set_enabled(keeps)?;
-        self.quit.set_text(quit_words(keeps))
+        self.start.set_text(say.start)?;
+        self.stop.set_text(say.stop)?;
+        self.open.set_text(say.open)?;
+        self.browser.set_text(say.browser)?;
+        self.leave.set_text(say.leave)?;
+        self.quit.set_text(say.quit(keeps))
     }
 }
 
@@ -157,9 +167,13 @@ mod tests {
     use super::*;
 
     fn face(state: serde_json::Value) -> Face {
+        face_in(Language::English, state)
+    }
+
+    fn face_in(language: Language, state: serde_json::Value) -> Face {
         let glimpse =
             serde_json::json!({"state": state, "model": {"name": "Ember", "bytes": 1}, "more": true});
-        Face::of(Some(&serde_json::from_value(glimpse).unwrap()))
+        Face::of(Some(&serde_json::from_value(glimpse).unwrap()), language)
     }
 
     #[test]
@@ -168,14 +182,15 @@ mod tests {
         assert!(stopped.can_start && !stopped.can_stop);
         let serving = face(serde_json::json!({"kind": "serving", "since_ms": 1.0, "prefill": null}));
         assert!(!serving.can_start && serving.can_stop);
-        let none = Face::of(None);
+        let none = Face::of(None, Language::English);
         assert!(!none.can_start && !none.can_stop);
     }
 
     #[test]
     fn quitting_says_whether_it_ends_hearth_too() {
-        assert!(quit_words(true).contains("stop Hearth"));
-        assert!(quit_words(false).contains("goes on"), "a service is not the window's to stop");
+        let say = Language::English.words();
+        assert!(say.quit(true).contains("stop Hearth"));
+        assert!(say.quit(false).contains("goes on"), "a service is not the window's to stop");
     }
 
     #[test]
@@ -195,5 +210,21 @@ mod tests {
             }
         }
         assert_eq!(faces[3].words, "It broke.");
+    }
+
+    #[test]
+    fn in_german_every_state_is_said_in_german_and_names_the_model() {
+        let fault = serde_json::json!({"code": "x", "message": "It broke.", "next_step": "Mend it.", "evidence": null});
+        for (state, begins) in [
+            (serde_json::json!({"kind": "stopped"}), "Gestoppt"),
+            (serde_json::json!({"kind": "serving", "since_ms": 1.0, "prefill": null}), "Bereit"),
+            (serde_json::json!({"kind": "stopping", "running": 0, "seconds_left": 1.0}), "Hält an"),
+            (serde_json::json!({"kind": "degraded", "since_ms": 1.0, "fault": fault}), "Eingeschränkt"),
+            (serde_json::json!({"kind": "error", "fault": fault}), "Fehler"),
+        ] {
+            let words = face_in(Language::German, state).words;
+            assert!(words.starts_with(begins) && words.contains("Ember"), "{words}");
+        }
+        assert_eq!(Face::of(None, Language::German).words, "Nicht verbunden");
     }
 }

@@ -116,6 +116,12 @@ test("German is chosen in the settings, and a browser that speaks German needs n
   assert.equal(await page.evaluate(() => document.documentElement.lang), "de");
   await page.getByLabel("Sprache").selectOption("en");
   await page.getByRole("heading", { name: "Settings" }).waitFor();
+  // The setting is the appliance's: a browser that speaks German follows it, until it says "System" again.
+  const follows = await visit(await open(browser, { locale: "de-DE" }), "now");
+  await follows.getByRole("link", { name: "Now", exact: true }).waitFor();
+  await follows.context().close();
+  await page.getByLabel("Language").selectOption("system");
+  await until("the setting is kept", async () => (await hearth.api("settings")).language === "system");
   await page.context().close();
   const german = await open(browser, { locale: "de-DE" });
   await visit(german, "now");

@@ -40,7 +40,7 @@ export const profile: Profile = {
   sampling: { temperature: null, top_p: null, top_k: null, min_p: null },
 };
 export const settings: Settings = {
-  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", keep_chats: true, prices: null, model_folders: [],
+  host: "127.0.0.1", port: 8000, start_engine: false, profile, memory_reserve: null, theme: "system", language: "system", keep_chats: true, prices: null, model_folders: [],
 };
 export const plan: Plan = {
   verdict: "fits", context: 4096, needed: 61 * MiB, peak: 65 * MiB, available: 14.2 * GiB, bytes_per_token: 4.1e6, roof: 32e9,
@@ -107,7 +107,7 @@ export function snapshot(scene: Scene): Snapshot {
   const used = engine.reduce((s, p) => s + p.bytes, 0);
   const steps = spark ? 46 : 212;
   return {
-    time_ms: now, version: "0.1.0", uptime_s: 11800, state: engineState(scene, now),
+    time_ms: now, version: "0.1.0", language: "system", uptime_s: 11800, state: engineState(scene, now),
     profile: spark ? { ...profile, model: qwen.id, context: 131072 } : profile,
     model: scene === "no-model" ? null : spark ? qwen : ember,
     endpoint: { url: "http://127.0.0.1:8000/v1", port: 8000 },

@@ -81,6 +81,9 @@ impl Settings {
         if !["system", "light", "dark"].contains(&self.theme.as_str()) {
             return bad("theme", format!("{:?} is not one of system, light, dark", self.theme));
         }
+        if !["system", "en", "de"].contains(&self.language.as_str()) {
+            return bad("language", format!("{:?} is not one of system, en, de", self.language));
+        }
         if let Some(prices) = &self.prices {
             let sound = |price: f64| price.is_finite() && (0.0..=1e6).contains(&price);
             let all = [prices.input, prices.cached_input, prices.output, prices.kwh.unwrap_or(0.0)];
@@ -261,6 +264,7 @@ mod tests {
                 "profile.draft_vocabulary",
             ),
             (b"theme = \"pink\"\n", "line 1", "theme"),
+            (b"language = \"fr\"\n", "line 1", "language"),
             (b"[prices]\ncurrency = \"EUR\"\ninput = -1\ncached_input = 0\noutput = 1\n", "line 1", "prices"),
             (b"[prices]\ncurrency = \"\"\ninput = 1\ncached_input = 0\noutput = 1\n", "line 1", "currency"),
             (b"port = 9000\nhost = \"0.0.0.0\"\n", "line 2", "access key"),

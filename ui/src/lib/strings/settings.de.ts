@@ -81,7 +81,7 @@ export const settingsGerman: Translation<typeof settings> = {
     notes: "Was ist neu",
     browser: "Im Browser öffnen",
     language: "Sprache",
-    languageNote: "Dieses Browsers; die Seite wird neu geladen.",
+    languageNote: "Für dieses Fenster, jeden Browser und den Tray; die Seite wird neu geladen.",
     languages: { system: "System", en: "English", de: "Deutsch" },
   },
 

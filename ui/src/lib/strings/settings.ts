@@ -79,7 +79,7 @@ export const settings = {
     notes: "Release notes",
     browser: "Open in the browser",
     language: "Language",
-    languageNote: "Of this browser; the page is loaded anew.",
+    languageNote: "Of this window, every browser and the tray; the page is loaded anew.",
     languages: { system: "System", en: "English", de: "Deutsch" } as Record<string, string>,
   },
 

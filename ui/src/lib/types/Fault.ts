@@ -19,4 +19,8 @@ next_step: string,
 /**
  * What was seen: a log line, a path, an exit status.
  */
-evidence: string | null, };
+evidence: string | null, 
+/**
+ * The names and numbers of its sentences, so that the window can say them in another language.
+ */
+values?: Record<string, unknown>, };

@@ -31,6 +31,10 @@ memory_reserve: number | null,
  */
 theme: string, 
 /**
+ * Of window and tray: `system`, `en` or `de`.
+ */
+language: string, 
+/**
  * Prices to compare with; null: no comparison.
  */
 prices: Prices | null, 

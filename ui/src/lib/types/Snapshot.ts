@@ -24,6 +24,10 @@ time_ms: number,
  */
 version: string, 
 /**
+ * The language of the settings: `system`, `en` or `de`.
+ */
+language: string, 
+/**
  * Seconds since the appliance started.
  */
 uptime_s: number, 

@@ -92,6 +92,7 @@ impl Present<'_> {
         Snapshot {
             time_ms: now_ms(),
             version: env!("CARGO_PKG_VERSION").into(),
+            language: self.settings.language.clone(),
             uptime_s: self.uptime.as_secs_f64(),
             state,
             memory,

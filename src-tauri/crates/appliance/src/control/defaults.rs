@@ -31,6 +31,7 @@ impl Default for Settings {
             profile: Profile::default(),
             memory_reserve: None,
             theme: "system".into(),
+            language: "system".into(),
             prices: None,
             keep_chats: true,
             model_folders: Vec::new(),

@@ -123,6 +123,7 @@ fn only_readings(before: &Snapshot, after: &Snapshot) -> bool {
         && before.profile == after.profile
         && before.model == after.model
         && before.notices == after.notices
+        && before.language == after.language
 }
 
 /// The queue, when it has changed; pending forever without one.

@@ -192,6 +192,8 @@ pub struct Snapshot {
     pub time_ms: f64,
     /// Hearth's version.
     pub version: String,
+    /// The language of the settings: `system`, `en` or `de`.
+    pub language: String,
     /// Seconds since the appliance started.
     pub uptime_s: f64,
     /// The engine.
@@ -385,6 +387,8 @@ pub struct Settings {
     pub memory_reserve: Option<f64>,
     /// `system`, `light` or `dark`.
     pub theme: String,
+    /// Of window and tray: `system`, `en` or `de`.
+    pub language: String,
     /// Prices to compare with; null: no comparison.
     pub prices: Option<Prices>,
     /// Keep the conversations of the chat page.
