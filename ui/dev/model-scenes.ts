@@ -39,8 +39,8 @@ export const downloads: DownloadCard[] = [
   download(4, "org/verifying", { phase: "verifying", done: 21.8e9, verified: 9e9, to_verify: 21.8e9, rate: null, seconds_left: null }),
 ];
 export const hits: SearchCard[] = [
-  { id: "nvidia/Qwen3.6-35B-A3B-NVFP4", downloads: 812345, likes: 410, changed: null, gated: false, parameters: 35.95e9, licence: "apache-2.0", installed: true },
-  { id: "org/behind-a-gate", downloads: 12, likes: 1, changed: null, gated: true, parameters: 8e9, licence: null, installed: false },
+  { id: "nvidia/Qwen3.6-35B-A3B-NVFP4", downloads: 812345, likes: 410, changed: null, gated: false, parameters: 35.95e9, licence: "apache-2.0", installed: true, gguf: false },
+  { id: "org/behind-a-gate", downloads: 12, likes: 1, changed: null, gated: true, parameters: 8e9, licence: null, installed: false, gguf: false },
 ];
 
 const needs = (context: number) => 24 * GiB + context * 4 * 22 * 1024;
@@ -61,7 +61,7 @@ const plan = (context: number): Plan => ({
 export const bigPlan = plan(131072);
 export const prospect = (model: string, context: number | null): Prospect => ({
   model: { id: model, name: model.split("/")[1] ?? model, demonstration: false, family: "qwen3_5_moe", fault: null, bytes: 21.8e9, max_context: 262144, longest_context: 1048576 },
-  commit: "0123456789abcdef0123456789abcdef01234567", licence: "apache-2.0", gated: false, files: 12, bytes: 21.8e9, here: 0, free: 812e9,
+  commit: "0123456789abcdef0123456789abcdef01234567", file: null, ggufs: 0, licence: "apache-2.0", gated: false, files: 12, bytes: 21.8e9, here: 0, free: 812e9,
   formats: [{ format: "NVFP4", bytes: 17.1e9 }, { format: "FP8", bytes: 3.1e9 }, { format: "BF16", bytes: 1.6e9 }],
   plan: plan(context ?? 131072), fault: null,
 });

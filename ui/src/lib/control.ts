@@ -14,8 +14,10 @@ import type { DownloadCard } from "./types/DownloadCard";
 import type { DownloadOrder } from "./types/DownloadOrder";
 import type { DownloadRequest } from "./types/DownloadRequest";
 import type { Fault } from "./types/Fault";
+import type { FilesRequest } from "./types/FilesRequest";
 import type { FixAction } from "./types/FixAction";
 import type { FixRequest } from "./types/FixRequest";
+import type { GgufCard } from "./types/GgufCard";
 import type { History } from "./types/History";
 import type { HubCard } from "./types/HubCard";
 import type { ImportRequest } from "./types/ImportRequest";
@@ -94,8 +96,10 @@ export class Control {
   usage = (hours: number) => this.call<Usage>(`/api/usage?hours=${hours}`);
   requests = (limit = 50) => this.call<RequestRecord[]>(`/api/requests?limit=${limit}`);
   models = () => this.call<ModelCard[]>("/api/models");
-  inspect = (model: string, context: number | null = null) =>
-    this.call<Prospect>("/api/models/inspect", "POST", { model, revision: null, context } satisfies InspectRequest);
+  /** `file`: one of its GGUF files; null: the model in safetensors. */
+  inspect = (model: string, context: number | null = null, file: string | null = null) =>
+    this.call<Prospect>("/api/models/inspect", "POST", { model, revision: null, context, file } satisfies InspectRequest);
+  ggufFiles = (model: string) => this.call<GgufCard[]>("/api/models/files", "POST", { model, revision: null } satisfies FilesRequest);
   removal = (model: string) => this.call<RemovalCard>(`/api/models/remove?model=${encodeURIComponent(model)}`);
   remove = (model: string) => this.call<RemovalCard>("/api/models/remove", "POST", { model } satisfies ModelRequest);
   importFolder = (folder: string, forget = false) =>
@@ -104,8 +108,8 @@ export class Control {
   hub = () => this.call<HubCard>("/api/hub");
   search = (words: string) => this.call<SearchCard[]>(`/api/hub/search?q=${encodeURIComponent(words)}`);
   keepToken = (token: string | null) => this.call<HubCard>("/api/hub/token", "PUT", { token } satisfies TokenRequest);
-  download = (model: string) =>
-    this.call<DownloadCard[]>("/api/downloads", "POST", { model, revision: null, file: null } satisfies DownloadRequest);
+  download = (model: string, file: string | null = null) =>
+    this.call<DownloadCard[]>("/api/downloads", "POST", { model, revision: null, file } satisfies DownloadRequest);
   orderDownload = (number: number, order: DownloadOrder) =>
     this.call<DownloadCard[]>(`/api/downloads/${number}`, "POST", order);
   settings = () => this.call<Settings>("/api/settings");

@@ -45,7 +45,7 @@ impl Surroundings {
 pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) -> Result<Plan, Fault> {
     let model_fault = |e: ModelError| Fault::new(e.code(), sentence(&e.to_string()), e.next_step());
     let at = locate(&profile.model, HubCache::from_env().as_ref()).or_else(|error| {
-        let known = RemoteOutline::known(outlines, &profile.model);
+        let known = RemoteOutline::known(outlines, &profile.model, None);
         known
             .map(|known| Location::Folder { path: known.folder, id: None })
             .ok_or_else(|| models::fault(&error))

@@ -4,13 +4,15 @@
 use std::path::Path;
 
 use hearth_checkpoint::Outline;
-use hearth_hub::{Catalogue, HubCache, HubError, Remote, RemoteOutline, SearchHit, Wish};
+use hearth_hub::{
+    Catalogue, GgufChoice, HubCache, HubError, Remote, RemoteFile, RemoteOutline, SearchHit, Unusable, Wish,
+};
 use hearth_model::{ModelError, family};
 use serde_json::json;
 
 use crate::{
     control::{
-        model_types::{CatalogueCard, CatalogueList, FormatShare, Prospect, SearchCard},
+        model_types::{CatalogueCard, CatalogueList, FormatShare, GgufCard, Prospect, SearchCard},
         types::Profile,
     },
     models::described,
@@ -66,6 +68,7 @@ pub(crate) fn found(hits: Vec<SearchHit>) -> Vec<SearchCard> {
         gated: hit.gated,
         parameters: hit.parameters.map(|n| n as f64),
         licence: hit.licence,
+        gguf: hit.gguf,
     };
     hits.into_iter().map(card).collect()
 }
@@ -90,24 +93,51 @@ pub(crate) async fn inspect(
     }
 }
 
+/// The GGUF files of a repository; of the cache only their sizes are read.
+///
+/// # Errors
+/// Those of the hub.
+pub(crate) async fn gguf_files(remote: &Remote, wish: &Wish) -> Result<Vec<GgufCard>, HubError> {
+    let listing = remote.listing(&wish.id, &wish.revision).await?;
+    let repository = HubCache::from_env().map(|cache| cache.repository(&wish.id)).transpose()?;
+    let here = |file: &RemoteFile| repository.as_ref().map_or(0, |repository| repository.fetched(file));
+    let card = |choice: GgufChoice| GgufCard {
+        files: u32::try_from(choice.files.len()).unwrap_or(u32::MAX),
+        bytes: choice.files.iter().map(|file| file.size).sum::<u64>() as f64,
+        here: choice.files.iter().map(here).sum::<u64>() as f64,
+        unusable: choice.unusable.map(|why| match why {
+            Unusable::Vision => "vision".into(),
+            Unusable::InFolder => "in_folder".into(),
+        }),
+        file: choice.name,
+    };
+    Ok(listing.gguf_choices().into_iter().map(card).collect())
+}
+
 fn size(
     outline: &RemoteOutline,
     store: &Path,
     profile: Profile,
     around: &Surroundings,
 ) -> Result<Prospect, HubError> {
-    let RemoteOutline { listing, wanted, folder } = outline;
-    let model = described(&hearth_hub::read(folder, Some(&listing.id))?);
+    let RemoteOutline { listing, wanted, file, .. } = outline;
+    let path = outline.path();
+    let model = described(&hearth_hub::read(&path, Some(&listing.id))?);
     let cache = HubCache::from_env();
     let repository = cache.as_ref().map(|cache| cache.repository(&listing.id)).transpose()?;
     let here =
         |repository: &hearth_hub::RepoFolder| wanted.iter().map(|file| repository.fetched(file)).sum::<u64>();
-    let profile = Profile { model: listing.id.clone(), ..profile };
+    // A GGUF is sized where its header lies; the id stands for the model in safetensors.
+    let named = file.as_ref().and_then(|_| path.to_str()).unwrap_or(&listing.id);
+    let profile = Profile { model: named.to_owned(), ..profile };
     let sized = plan(&profile, around, store);
-    let read = Outline::read(folder);
+    let read = hearth_model::outline(&path);
+    let ggufs = listing.gguf_choices().iter().filter(|choice| choice.unusable.is_none()).count();
     let formats = read.map(|outline| shares(&outline)).unwrap_or_default();
     Ok(Prospect {
         commit: listing.commit.clone(),
+        file: file.clone(),
+        ggufs: u32::try_from(ggufs).unwrap_or(u32::MAX),
         licence: listing.licence.clone(),
         gated: listing.gated,
         files: u32::try_from(wanted.len()).unwrap_or(u32::MAX),

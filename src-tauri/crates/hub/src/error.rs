@@ -271,7 +271,7 @@ impl HubError {
                 "Point at the folder that holds config.json and the *.safetensors files, or at a GGUF file."
             }
             HubError::Gguf { .. } => {
-                "Choose a safetensors version of this model, or name one of the files: hearth pull ID --file NAME.gguf."
+                "Choose one of the files (on the page Models, or with hearth pull ID --file NAME.gguf), or a safetensors version of this model."
             }
             HubError::NoSuchFile { .. } => "Give one of these names.",
             HubError::SeveralGguf { .. } => "Give the path of one of the files.",

@@ -7,6 +7,7 @@ mod catalogue;
 mod download;
 mod error;
 mod found;
+mod gguf;
 mod listing;
 mod locate;
 mod outline;
@@ -21,7 +22,7 @@ pub use download::{
 };
 pub use error::HubError;
 pub use found::{FoundModel, gguf_files, in_folder, is_gguf, read};
-pub use listing::{Listing, RemoteFile};
+pub use listing::{GgufChoice, Listing, RemoteFile, Unusable};
 pub use locate::{EMBER, Location, expanded, locate};
 pub use outline::RemoteOutline;
 pub use remote::{HubToken, Patience, Remote, SearchHit};

@@ -22,6 +22,26 @@ pub struct RemoteFile {
     pub blob: String,
 }
 
+/// A GGUF of a repository that can be chosen, or why it cannot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GgufChoice {
+    /// Its name; of a set, that of the first file.
+    pub name: String,
+    /// The file and the others of its set.
+    pub files: Vec<RemoteFile>,
+    /// Why it is no model by itself; null for one that is.
+    pub unusable: Option<Unusable>,
+}
+
+/// Why a GGUF file cannot be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is the vision tower of another model (`mmproj`).
+    Vision,
+    /// It lies in a folder of the repository, where nothing is fetched from.
+    InFolder,
+}
+
 /// A repository at one commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
@@ -78,6 +98,34 @@ impl Listing {
             });
         }
         Ok(wanted)
+    }
+
+    /// Every GGUF, sets as one, in the order of the names; those that cannot be chosen last.
+    pub fn gguf_choices(&self) -> Vec<GgufChoice> {
+        let is_other = |file: &&RemoteFile| {
+            let (path, name) = (Path::new(&file.path), file.path.rsplit('/').next().unwrap_or_default());
+            is_gguf(path) && (file.path.contains('/') && is_first_of_set(path) || name.starts_with("mmproj"))
+        };
+        let mut models = self.ggufs();
+        models.sort_unstable();
+        let chosen = models.into_iter().filter_map(|name| {
+            let files = self.gguf(&name).ok()?;
+            Some(GgufChoice { name, files, unusable: None })
+        });
+        let others = self.files.iter().filter(is_other).map(|file| GgufChoice {
+            name: file.path.clone(),
+            files: self
+                .files
+                .iter()
+                .filter(|other| same_set(Path::new(&file.path), Path::new(&other.path)))
+                .cloned()
+                .collect(),
+            unusable: Some(match file.path.contains('/') {
+                true => Unusable::InFolder,
+                false => Unusable::Vision,
+            }),
+        });
+        chosen.chain(others).collect()
     }
 
     /// The GGUF models at the top, of a set the first file.
@@ -205,6 +253,30 @@ mod tests {
         }
         let told = listing.wanted(None).unwrap_err().to_string();
         assert!(told.contains("m-Q8-00001-of-00002.gguf, m-Q4.gguf") && !told.contains("00002-of"), "{told}");
+    }
+
+    #[test]
+    fn all_ggufs_are_told_sets_as_one_and_those_that_are_no_model_with_the_reason() {
+        let names = [
+            "m-Q8-00002-of-00002.gguf",
+            "m-Q8-00001-of-00002.gguf",
+            "m-Q4.gguf",
+            "mmproj-f16.gguf",
+            "deep/m-Q2.gguf",
+            "README.md",
+        ];
+        let choices = Listing::from_answer("Org/Name", &answer(&names)).unwrap().gguf_choices();
+        let told: Vec<_> =
+            choices.iter().map(|one| (one.name.as_str(), one.files.len(), one.unusable)).collect();
+        assert_eq!(
+            told,
+            [
+                ("m-Q4.gguf", 1, None),
+                ("m-Q8-00001-of-00002.gguf", 2, None),
+                ("mmproj-f16.gguf", 1, Some(Unusable::Vision)),
+                ("deep/m-Q2.gguf", 1, Some(Unusable::InFolder)),
+            ]
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A model on the hub without its weights: configuration whole, and of each safetensors file its header, read by range requests.
+//! A model on the hub without its weights: configuration whole, and of each safetensors or GGUF file its header, read by ranges.
 //! It is kept as a folder that looks like the model's own, each weight file being its header followed by a hole of the right
 //! length. So whoever reads outlines of local folders reads these too, and a budget can be made before a byte is downloaded.
 
@@ -12,10 +12,17 @@ use std::{
 
 use tokio::{task::JoinSet, time::sleep};
 
-use crate::{HubError, Listing, Remote, Wish, listing::RemoteFile};
+use crate::{
+    HubError, Listing, Remote, Wish,
+    found::{is_first_of_set, is_gguf},
+    gguf::header_end,
+    listing::RemoteFile,
+};
 
-/// What is asked for first of a safetensors file: enough for the header of most.
+/// What is asked for first of a file of weights: enough for the safetensors header of most.
 const FIRST: u64 = 512 << 10;
+/// A GGUF file has its tokenizer in its header, which takes megabytes; every further piece is so many times what is there.
+const GROWTH: u64 = 8;
 /// Longest header, as the reference implementation has it.
 const LONGEST: u64 = 100_000_000;
 /// Largest configuration or index that is read.
@@ -38,17 +45,19 @@ pub struct RemoteOutline {
     pub wanted: Vec<RemoteFile>,
     /// The folder that looks like the model's.
     pub folder: PathBuf,
+    /// The GGUF file in it, of a set the first, if the wish was for one.
+    pub file: Option<String>,
 }
 
 impl RemoteOutline {
     /// Reads an outline from the hub, or takes it from `store` if it is there at the same commit.
     ///
     /// # Errors
-    /// Those of `Remote::listing` and `Listing::wanted`; `BadAnswer` for what is no safetensors file.
+    /// Those of `Remote::listing` and `Listing::wanted`; `BadAnswer` for what is no file of weights.
     pub async fn read(remote: &Remote, store: &Path, wish: &Wish) -> Result<RemoteOutline, HubError> {
         let listing = again(|| remote.listing(&wish.id, &wish.revision)).await?;
-        let wanted = listing.wanted(None)?;
-        if let Some(known) = RemoteOutline::known(store, &wish.id)
+        let wanted = listing.wanted(wish.file.as_deref())?;
+        if let Some(known) = RemoteOutline::known(store, &wish.id, wish.file.as_deref())
             && known.listing.commit == listing.commit
         {
             return Ok(known);
@@ -57,8 +66,9 @@ impl RemoteOutline {
             let path = path.to_path_buf();
             move |cause| HubError::Unwritable { path, cause }
         };
-        let folder = place(store, &wish.id);
-        let fresh = store.join(format!(".new-{}", wish.id.replace('/', "--")));
+        let folder = place(store, &wish.id, wish.file.as_deref());
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let fresh = store.join(format!(".new-{name}"));
         let _ = fs::remove_dir_all(&fresh);
         fs::create_dir_all(&fresh).map_err(unwritable(&fresh))?;
         let mut files = wanted.iter().filter(|file| is_read(&file.path)).cloned();
@@ -83,15 +93,26 @@ impl RemoteOutline {
         let _ = fs::remove_dir_all(&folder);
         fs::rename(&fresh, &folder).map_err(unwritable(&folder))?;
         prune(store);
-        Ok(RemoteOutline { listing, wanted, folder })
+        Ok(RemoteOutline::of(listing, wanted, folder, wish.file.as_deref()))
     }
 
-    /// The outline that was read last; the network is not asked.
-    pub fn known(store: &Path, id: &str) -> Option<RemoteOutline> {
-        let folder = place(store, id);
+    /// The outline that was read last, of the model in safetensors or of one GGUF; the network is not asked.
+    pub fn known(store: &Path, id: &str, file: Option<&str>) -> Option<RemoteOutline> {
+        let folder = place(store, id, file);
         let listing: Listing = serde_json::from_slice(&fs::read(folder.join(MARK)).ok()?).ok()?;
-        let wanted = listing.wanted(None).ok().filter(|_| listing.id == id)?;
-        Some(RemoteOutline { listing, wanted, folder })
+        let wanted = listing.wanted(file).ok().filter(|_| listing.id == id)?;
+        Some(RemoteOutline::of(listing, wanted, folder, file))
+    }
+
+    fn of(listing: Listing, wanted: Vec<RemoteFile>, folder: PathBuf, file: Option<&str>) -> RemoteOutline {
+        let first = wanted.iter().map(|file| &file.path).find(|path| is_first_of_set(Path::new(path)));
+        let file = file.map(|name| first.cloned().unwrap_or_else(|| name.to_owned()));
+        RemoteOutline { listing, wanted, folder, file }
+    }
+
+    /// What looks like the model: the folder, or the GGUF file in it.
+    pub fn path(&self) -> PathBuf {
+        self.file.as_ref().map_or_else(|| self.folder.clone(), |file| self.folder.join(file))
     }
 
     /// Bytes of a whole download.
@@ -100,13 +121,15 @@ impl RemoteOutline {
     }
 }
 
-fn place(store: &Path, id: &str) -> PathBuf {
-    store.join(id.replace('/', "--"))
+fn place(store: &Path, id: &str, file: Option<&str>) -> PathBuf {
+    let file = file.map(|file| format!("--{}", file.replace('/', "--"))).unwrap_or_default();
+    store.join(format!("{}{file}", id.replace('/', "--")))
 }
 
 /// Configuration and weights; tokenizers are large and tell nothing about size.
 fn is_read(path: &str) -> bool {
-    path.ends_with(".safetensors")
+    is_gguf(Path::new(path))
+        || path.ends_with(".safetensors")
         || path.ends_with(".safetensors.index.json")
         || matches!(path, "config.json" | "generation_config.json" | "hf_quant_config.json")
 }
@@ -130,13 +153,27 @@ async fn fetch(
 ) -> Result<(), HubError> {
     let bad =
         |what: String| HubError::BadAnswer { host: remote.host(), what: format!("{}: {what}", file.path) };
-    let is_weights = file.path.ends_with(".safetensors");
-    let first = if is_weights { FIRST.min(file.size) } else { file.size };
+    let (is_safetensors, is_gguf) = (file.path.ends_with(".safetensors"), is_gguf(Path::new(&file.path)));
+    let first = if is_safetensors || is_gguf { FIRST.min(file.size) } else { file.size };
     if first > TEXT_LIMIT {
         return Err(bad(format!("{first} bytes of configuration")));
     }
     let mut bytes = remote.bytes(id, commit, file, 0, first).await?;
-    if is_weights {
+    while is_gguf {
+        let length = bytes.len() as u64;
+        match header_end(&bytes).map_err(bad)? {
+            Some(end) => {
+                bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
+                break;
+            }
+            None if length < file.size.min(LONGEST) => {
+                let next = length.saturating_mul(GROWTH).min(file.size).min(LONGEST);
+                bytes.extend(remote.bytes(id, commit, file, length, next).await?);
+            }
+            None => return Err(bad("its GGUF header has no end".into())),
+        }
+    }
+    if is_safetensors {
         let length = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));
         let length = length.filter(|length| *length <= LONGEST && length + 8 <= file.size);
         let end = length.ok_or_else(|| bad("it has no safetensors header".into()))? + 8;

@@ -15,4 +15,8 @@ revision: string | null,
 /**
  * Context the plan is for, tokens; null: the longest that fits.
  */
-context: number | null, };
+context: number | null, 
+/**
+ * One of its GGUF files; null: the model in safetensors.
+ */
+file: string | null, };

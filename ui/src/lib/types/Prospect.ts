@@ -17,6 +17,14 @@ model: ModelCard,
  */
 commit: string, 
 /**
+ * The GGUF file it is about; null: the model in safetensors.
+ */
+file: string | null, 
+/**
+ * GGUF files of the repository that can be chosen instead.
+ */
+ggufs: number, 
+/**
  * Licence, as its card says it.
  */
 licence: string | null, 

@@ -35,4 +35,8 @@ licence: string | null,
 /**
  * Whether it is on this machine.
  */
-installed: boolean, };
+installed: boolean, 
+/**
+ * It has GGUF files only, of which one is chosen.
+ */
+gguf: boolean, };

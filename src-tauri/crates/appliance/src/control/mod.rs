@@ -85,6 +85,7 @@ impl Control {
             .route("/api/usage", get(calls::usage))
             .route("/api/models", get(model_calls::models))
             .route("/api/models/inspect", post(model_calls::inspect))
+            .route("/api/models/files", post(model_calls::files))
             .route("/api/models/import", post(model_calls::import))
             .route("/api/catalogue", get(model_calls::catalogue))
             .route("/api/hub/search", get(model_calls::search))

@@ -15,7 +15,7 @@ use super::{
     calls::{Answer, bad, keep, message, query},
     guard::refuse,
     hub_calls::hub_failed,
-    model_types::{ImportRequest, InspectRequest},
+    model_types::{FilesRequest, ImportRequest, InspectRequest},
     types::Profile,
 };
 use crate::{models as on_disk, prospect};
@@ -61,13 +61,21 @@ pub(super) async fn search(
 }
 
 pub(super) async fn inspect(State(control): State<Control>, body: Bytes) -> Answer {
-    let InspectRequest { model, revision, context } = message(&body, None)?;
-    let wish = Wish::new(&model, revision.as_deref()).map_err(|error| hub_failed(&error))?;
+    let InspectRequest { model, revision, context, file } = message(&body, None)?;
+    let wish = Wish::new(&model, revision.as_deref()).map_err(|error| hub_failed(&error))?.of_file(file);
     let remote = control.hub.remote().map_err(|error| hub_failed(&error))?;
     let profile = Profile { context, ..control.settings.borrow().profile.clone() };
     let prospect =
         prospect::inspect(&remote, &control.outlines, &wish, profile, control.surroundings()).await;
     prospect.map(|prospect| Json(prospect).into_response()).map_err(|error| hub_failed(&error))
+}
+
+pub(super) async fn files(State(control): State<Control>, body: Bytes) -> Answer {
+    let FilesRequest { model, revision } = message(&body, None)?;
+    let wish = Wish::new(&model, revision.as_deref()).map_err(|error| hub_failed(&error))?;
+    let remote = control.hub.remote().map_err(|error| hub_failed(&error))?;
+    let cards = prospect::gguf_files(&remote, &wish).await;
+    cards.map(|cards| Json(cards).into_response()).map_err(|error| hub_failed(&error))
 }
 
 pub(super) async fn import(State(control): State<Control>, body: Bytes) -> Answer {

@@ -267,6 +267,8 @@ pub struct SearchCard {
     pub licence: Option<String>,
     /// Whether it is on this machine.
     pub installed: bool,
+    /// It has GGUF files only, of which one is chosen.
+    pub gguf: bool,
 }
 
 /// Bytes of a checkpoint in one format.
@@ -292,6 +294,37 @@ pub struct InspectRequest {
     /// Context the plan is for, tokens; null: the longest that fits.
     #[serde(default)]
     pub context: Option<u32>,
+    /// One of its GGUF files; null: the model in safetensors.
+    #[serde(default)]
+    pub file: Option<String>,
+}
+
+/// `POST /api/models/files`: the GGUF files of a repository.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+#[serde(deny_unknown_fields)]
+pub struct FilesRequest {
+    /// Hugging Face id.
+    pub model: String,
+    /// Branch, tag or commit; null: the newest.
+    #[serde(default)]
+    pub revision: Option<String>,
+}
+
+/// One GGUF of a repository: a file, or the files of a set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, TS)]
+#[ts(export)]
+pub struct GgufCard {
+    /// Its name, of a set that of the first file: what `DownloadRequest.file` takes.
+    pub file: String,
+    /// Files of the set; 1 for a single file.
+    pub files: u32,
+    /// Bytes of a download.
+    pub bytes: f64,
+    /// Of these, on this machine already.
+    pub here: f64,
+    /// Why it cannot be chosen: `vision` (the vision tower of another model) or `in_folder`; null if it can.
+    pub unusable: Option<String>,
 }
 
 /// A model on the hub before a byte of its weights is downloaded.
@@ -302,6 +335,10 @@ pub struct Prospect {
     pub model: ModelCard,
     /// Commit the rest is about.
     pub commit: String,
+    /// The GGUF file it is about; null: the model in safetensors.
+    pub file: Option<String>,
+    /// GGUF files of the repository that can be chosen instead.
+    pub ggufs: u32,
     /// Licence, as its card says it.
     pub licence: Option<String>,
     /// Whether its conditions must be accepted first.

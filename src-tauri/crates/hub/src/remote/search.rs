@@ -23,15 +23,28 @@ pub struct SearchHit {
     pub parameters: Option<u64>,
     /// Licence, as its tags say.
     pub licence: Option<String>,
+    /// It has no safetensors, but GGUF files.
+    pub gguf: bool,
 }
 
 impl Remote {
-    /// Models with safetensors that match `query`, most downloaded first, at most `limit`.
+    /// Models with safetensors or GGUF files that match `query`, most downloaded first, at most `limit`.
     pub async fn search(&self, query: &str, limit: u32) -> Result<Vec<SearchHit>, HubError> {
+        let (mut hits, ggufs) =
+            tokio::try_join!(self.of_kind("safetensors", query, limit), self.of_kind("gguf", query, limit))?;
+        let others = ggufs.into_iter().filter(|hit| hits.iter().all(|other| other.id != hit.id));
+        let others: Vec<SearchHit> = others.map(|hit| SearchHit { gguf: true, ..hit }).collect();
+        hits.extend(others);
+        hits.sort_by_key(|hit| std::cmp::Reverse(hit.downloads));
+        hits.truncate(limit as usize);
+        Ok(hits)
+    }
+
+    async fn of_kind(&self, kind: &str, query: &str, limit: u32) -> Result<Vec<SearchHit>, HubError> {
         let mut url = self.url(["api", "models"].into_iter());
         url.query_pairs_mut()
             .append_pair("search", query)
-            .append_pair("filter", "safetensors")
+            .append_pair("filter", kind)
             .append_pair("sort", "downloads")
             .append_pair("direction", "-1")
             .append_pair("limit", &limit.to_string())
@@ -59,5 +72,6 @@ fn hit(entry: &Value) -> Option<SearchHit> {
         gated: is_gated(entry),
         parameters: entry["safetensors"]["total"].as_u64(),
         licence: tags.into_iter().find_map(|tag| tag.strip_prefix("license:")).map(str::to_owned),
+        gguf: false,
     })
 }
