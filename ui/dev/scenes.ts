@@ -3,6 +3,7 @@
 import type { Check } from "../src/lib/types/Check.ts";
 import type { Diagnosis } from "../src/lib/types/Diagnosis.ts";
 import type { EngineState } from "../src/lib/types/EngineState.ts";
+import type { Fix } from "../src/lib/types/Fix.ts";
 import type { Fault } from "../src/lib/types/Fault.ts";
 import type { Gpu } from "../src/lib/types/Gpu.ts";
 import type { History } from "../src/lib/types/History.ts";
@@ -11,6 +12,7 @@ import type { ModelCard } from "../src/lib/types/ModelCard.ts";
 import type { Plan } from "../src/lib/types/Plan.ts";
 import type { Profile } from "../src/lib/types/Profile.ts";
 import type { RequestRecord } from "../src/lib/types/RequestRecord.ts";
+import type { Said } from "../src/lib/types/Said.ts";
 import type { Settings } from "../src/lib/types/Settings.ts";
 import type { Snapshot } from "../src/lib/types/Snapshot.ts";
 import type { Usage } from "../src/lib/types/Usage.ts";
@@ -183,8 +185,13 @@ export function requests(scene: Scene): RequestRecord[] {
 }
 
 export function diagnosis(hub: boolean): Diagnosis {
-  const check = (code: string, title: string, state: Check["state"], finding: string, over: Partial<Check> = {}): Check => ({
-    code, title, state, finding, evidence: [], fix: null, ...over,
+  const said = (text: string): Said => ({ code: "quoted", text, values: {} });
+  interface More {
+    evidence?: string[];
+    fix?: Omit<Fix, "text"> & { text: string };
+  }
+  const check = (code: string, title: string, state: Check["state"], finding: string, { evidence = [], fix }: More = {}): Check => ({
+    code, title, state, finding: said(finding), evidence: evidence.map(said), fix: fix ? { ...fix, text: said(fix.text) } : null,
   });
   return {
     time_ms: Date.now(), version: "0.1.0", state: "fail",

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { bySeverity, verdict } from "./doctor";
 import type { Check } from "./types/Check";
 
-const check = (code: string, state: Check["state"]): Check => ({ code, title: code, state, finding: "", evidence: [], fix: null });
+const check = (code: string, state: Check["state"]): Check => ({ code, title: code, state, finding: { code: "quoted", text: "", values: {} }, evidence: [], fix: null });
 
 test("the worst comes first and equals keep their order", () => {
   const checks = [check("a", "pass"), check("b", "skipped"), check("c", "warn"), check("d", "fail"), check("e", "warn")];

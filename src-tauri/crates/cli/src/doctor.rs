@@ -102,7 +102,7 @@ fn word(state: CheckState) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use hearth_monitor::doctor::Fix;
+    use hearth_monitor::doctor::{Fix, Said};
 
     use super::*;
 
@@ -111,10 +111,10 @@ mod tests {
             code: "swap".into(),
             title: "Swap".into(),
             state,
-            finding: "Programs lie in swap.".into(),
-            evidence: vec!["6.0 GiB of 16.0 GiB in use".into()],
+            finding: Said::quoted("Programs lie in swap."),
+            evidence: vec![Said::quoted("6.0 GiB of 16.0 GiB in use")],
             fix: Some(Fix {
-                text: "Bring it back.".into(),
+                text: Said::quoted("Bring it back."),
                 commands: vec!["sudo swapoff -a".into()],
                 action: None,
             }),

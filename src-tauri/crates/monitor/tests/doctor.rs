@@ -23,7 +23,9 @@ fn check(facts: &Facts, code: &str) -> Check {
 fn read(facts: &Facts, code: &str) -> (CheckState, String) {
     let check = check(facts, code);
     let fix = check.fix.unwrap_or_default();
-    (check.state, [vec![check.finding], check.evidence, vec![fix.text], fix.commands].concat().join("\n"))
+    let said = [vec![check.finding], check.evidence, vec![fix.text]].concat();
+    let said = said.iter().map(|said| said.text.clone()).chain(fix.commands);
+    (check.state, said.collect::<Vec<_>>().join("\n"))
 }
 
 /// Checks the state and that every word is in what a person reads.

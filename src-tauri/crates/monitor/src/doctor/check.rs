@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
+use super::said::Said;
+
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, TS)]
 #[ts(export)]
@@ -34,7 +36,7 @@ pub enum FixAction {
 #[ts(export)]
 pub struct Fix {
     /// One or two sentences.
-    pub text: String,
+    pub text: Said,
     /// Commands for a terminal, in order; each is complete.
     pub commands: Vec<String>,
     /// What a button can do instead.
@@ -43,13 +45,13 @@ pub struct Fix {
 
 impl Fix {
     /// Words alone.
-    pub(super) fn words(text: impl Into<String>) -> Fix {
-        Fix { text: text.into(), ..Fix::default() }
+    pub(super) fn words(text: Said) -> Fix {
+        Fix { text, ..Fix::default() }
     }
 
     /// Words and one command.
-    pub(super) fn command(text: impl Into<String>, command: impl Into<String>) -> Fix {
-        Fix { text: text.into(), commands: vec![command.into()], action: None }
+    pub(super) fn command(text: Said, command: impl Into<String>) -> Fix {
+        Fix { text, commands: vec![command.into()], action: None }
     }
 }
 
@@ -64,9 +66,9 @@ pub struct Check {
     /// How it came out.
     pub state: CheckState,
     /// One sentence: what was found.
-    pub finding: String,
+    pub finding: Said,
     /// What was seen, one thing a line.
-    pub evidence: Vec<String>,
+    pub evidence: Vec<Said>,
     /// How to put it right; null if there is nothing to do.
     pub fix: Option<Fix>,
 }
@@ -76,44 +78,32 @@ pub struct Check {
 pub(super) struct Subject(pub &'static str, pub &'static str);
 
 impl Subject {
-    fn check(self, state: CheckState, finding: impl Into<String>, fix: Option<Fix>) -> Check {
+    fn check(self, state: CheckState, finding: Said, fix: Option<Fix>) -> Check {
         let Subject(code, title) = self;
-        Check {
-            code: code.into(),
-            title: title.into(),
-            state,
-            finding: finding.into(),
-            evidence: Vec::new(),
-            fix,
-        }
+        Check { code: code.into(), title: title.into(), state, finding, evidence: Vec::new(), fix }
     }
 
-    pub(super) fn pass(self, finding: impl Into<String>) -> Check {
+    pub(super) fn pass(self, finding: Said) -> Check {
         self.check(CheckState::Pass, finding, None)
     }
 
-    pub(super) fn skipped(self, finding: impl Into<String>) -> Check {
+    pub(super) fn skipped(self, finding: Said) -> Check {
         self.check(CheckState::Skipped, finding, None)
     }
 
-    pub(super) fn warn(self, finding: impl Into<String>, fix: Fix) -> Check {
+    pub(super) fn warn(self, finding: Said, fix: Fix) -> Check {
         self.check(CheckState::Warn, finding, Some(fix))
     }
 
-    pub(super) fn fail(self, finding: impl Into<String>, fix: Fix) -> Check {
+    pub(super) fn fail(self, finding: Said, fix: Fix) -> Check {
         self.check(CheckState::Fail, finding, Some(fix))
     }
 }
 
 impl Check {
     /// The same check with what was seen.
-    pub(super) fn seen(mut self, evidence: impl IntoIterator<Item = String>) -> Check {
+    pub(super) fn seen(mut self, evidence: impl IntoIterator<Item = Said>) -> Check {
         self.evidence.extend(evidence);
         self
     }
-}
-
-/// `1.5 GiB`.
-pub(super) fn gib(bytes: u64) -> String {
-    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }

@@ -3,7 +3,8 @@
 
 use super::{
     check::{Check, Fix, Subject},
-    facts::Facts,
+    facts::{Facts, PciGpu, SelftestMark},
+    said::{Said, say},
 };
 use crate::DriverLibrary;
 
@@ -17,15 +18,21 @@ fn install(facts: &Facts) -> Fix {
     let built_here = facts.modules.iter().any(|(_, folder)| folder.contains("dkms"));
     let (text, command) = match (facts.dgx_os || facts.is_spark(), built_here) {
         (true, _) => (
-            "Install the driver's module for the running kernel, then restart the machine.",
+            say!(
+                fix_install_module,
+                "Install the driver's module for the running kernel, then restart the machine."
+            ),
             "sudo apt install linux-modules-nvidia-580-open-$(uname -r)",
         ),
         (false, true) => (
-            "Build the driver's module for the running kernel, then restart the machine.",
+            say!(
+                fix_build_module,
+                "Build the driver's module for the running kernel, then restart the machine."
+            ),
             "sudo dkms autoinstall",
         ),
         (false, false) => (
-            "Install NVIDIA driver 580 or newer, then restart the machine.",
+            say!(fix_install_driver, "Install NVIDIA driver 580 or newer, then restart the machine."),
             "sudo apt install nvidia-driver-580-open",
         ),
     };
@@ -34,14 +41,22 @@ fn install(facts: &Facts) -> Fix {
 
 fn restart() -> Fix {
     Fix::command(
-        "Restart the machine: an update changed the driver while the old one was running.",
+        say!(fix_restart, "Restart the machine: an update changed the driver while the old one was running."),
         "sudo reboot",
     )
 }
 
-fn bus(facts: &Facts) -> Vec<String> {
+fn bus(facts: &Facts) -> Vec<Said> {
     let gpus = facts.pci.iter().flatten();
-    gpus.map(|gpu| format!("NVIDIA device 10de:{} at {}", gpu.device, gpu.address)).collect()
+    let line = |gpu: &PciGpu| {
+        say!(
+            seen_pci,
+            "NVIDIA device 10de:{device} at {address}",
+            device = &gpu.device,
+            address = &gpu.address
+        )
+    };
+    gpus.map(line).collect()
 }
 
 /// Is the driver loaded.
@@ -49,11 +64,14 @@ pub(super) fn present(facts: &Facts) -> Check {
     let subject = Subject("driver", "GPU driver");
     if !facts.has_gpu() {
         let seen = match (&facts.pci, &facts.library) {
-            (Some(_), _) => "This machine has no NVIDIA GPU; models run on the CPU.",
+            (Some(_), _) => say!(no_gpu, "This machine has no NVIDIA GPU; models run on the CPU."),
             (None, DriverLibrary::Missing) => {
-                "No NVIDIA GPU and no driver can be seen; models run on the CPU."
+                say!(no_gpu_seen, "No NVIDIA GPU and no driver can be seen; models run on the CPU.")
             }
-            (None, _) => "The driver's library is here, but no GPU can be seen; models run on the CPU.",
+            (None, _) => say!(
+                library_without_gpu,
+                "The driver's library is here, but no GPU can be seen; models run on the CPU."
+            ),
         };
         return subject.skipped(seen);
     }
@@ -61,43 +79,62 @@ pub(super) fn present(facts: &Facts) -> Check {
         DriverLibrary::Works => {
             let name = facts.gpu_now().map_or("the GPU", |gpu| gpu.name.as_str());
             let version = facts.gpu_now().and_then(|gpu| gpu.driver.clone()).or(facts.module.clone());
-            let version = version.unwrap_or_else(|| "of unknown version".to_owned());
-            return subject.pass(format!("Driver {version} answers for {name}.")).seen(bus(facts));
+            let said = match version {
+                Some(version) => {
+                    say!(
+                        driver_answers,
+                        "Driver {version} answers for {name}.",
+                        version = version,
+                        name = name
+                    )
+                }
+                None => {
+                    say!(driver_answers_unknown, "The driver answers for {name}.", name = name)
+                }
+            };
+            return subject.pass(said).seen(bus(facts));
         }
-        DriverLibrary::Missing => "libnvidia-ml.so.1: not found".to_owned(),
-        DriverLibrary::NotLoaded => "NVML: driver not loaded".to_owned(),
-        DriverLibrary::Mismatch => "NVML: driver/library version mismatch".to_owned(),
-        DriverLibrary::Failed(words) => format!("NVML: {words}"),
+        DriverLibrary::Missing => say!(seen_no_library, "libnvidia-ml.so.1: not found"),
+        DriverLibrary::NotLoaded => say!(seen_not_loaded, "NVML: driver not loaded"),
+        DriverLibrary::Mismatch => say!(seen_mismatch, "NVML: driver/library version mismatch"),
+        DriverLibrary::Failed(words) => Said::quoted(format!("NVML: {words}")),
     };
     let module = match &facts.module {
-        Some(version) => format!("kernel module: loaded, version {version}"),
-        None => "kernel module: not loaded".to_owned(),
+        Some(version) => say!(seen_module, "kernel module: loaded, version {version}", version = version),
+        None => say!(seen_no_module, "kernel module: not loaded"),
     };
     let seen = bus(facts).into_iter().chain([module, library]);
     let check = match (&facts.module, &facts.library) {
-        (_, DriverLibrary::Mismatch) => {
-            subject.fail("The driver's library and its kernel module are of different versions.", restart())
-        }
+        (_, DriverLibrary::Mismatch) => subject.fail(
+            say!(driver_mismatch, "The driver's library and its kernel module are of different versions."),
+            restart(),
+        ),
         (None, _) if has_module(facts) => subject.fail(
-            "The GPU's driver is installed but not loaded.",
+            say!(driver_not_loaded, "The GPU's driver is installed but not loaded."),
             Fix::command(
-                "Load it. If that is refused, look at `sudo dmesg | grep -i nvidia`: Secure Boot may want a signed module.",
+                say!(
+                    fix_load_driver,
+                    "Load it. If that is refused, look at `sudo dmesg | grep -i nvidia`: Secure Boot may want a signed module."
+                ),
                 "sudo modprobe nvidia",
             ),
         ),
         (None, _) if !facts.modules.is_empty() => subject.fail(
-            "The GPU's driver is not loaded: the running kernel has no module of it.",
+            say!(driver_no_module, "The GPU's driver is not loaded: the running kernel has no module of it."),
             install(facts),
         ),
-        (None, _) => subject.fail("There is a GPU, but no driver for it.", install(facts)),
+        (None, _) => subject.fail(say!(driver_missing, "There is a GPU, but no driver for it."), install(facts)),
         (Some(_), DriverLibrary::Missing) => subject.fail(
-            "The kernel module is loaded, but the driver's library is missing.",
+            say!(driver_no_library, "The kernel module is loaded, but the driver's library is missing."),
             Fix::command(
-                "Install the library of the same version as the module. In a container, start it with `--gpus all`.",
+                say!(
+                    fix_install_library,
+                    "Install the library of the same version as the module. In a container, start it with `--gpus all`."
+                ),
                 "sudo apt install libnvidia-compute-580",
             ),
         ),
-        (Some(_), _) => subject.fail("The driver is loaded but does not answer.", restart()),
+        (Some(_), _) => subject.fail(say!(driver_silent, "The driver is loaded but does not answer."), restart()),
     };
     check.seen(seen)
 }
@@ -110,28 +147,33 @@ fn has_module(facts: &Facts) -> bool {
 pub(super) fn matches_kernel(facts: &Facts) -> Check {
     let subject = Subject("driver_kernel", "Driver and kernel");
     let Some(kernel) = &facts.kernel else {
-        return subject.skipped("The version of the running kernel cannot be read.");
+        return subject.skipped(say!(kernel_unknown, "The version of the running kernel cannot be read."));
     };
     if !facts.has_gpu() {
-        return subject.skipped("There is no NVIDIA GPU that would need a driver.");
+        return subject.skipped(say!(kernel_no_gpu, "There is no NVIDIA GPU that would need a driver."));
     }
-    let mut seen = vec![format!("running kernel: {kernel}")];
-    seen.extend(
-        facts.modules.iter().map(|(kernel, folder)| format!("driver module for {kernel} in {folder}")),
-    );
+    let mut seen = vec![say!(seen_kernel, "running kernel: {kernel}", kernel = kernel)];
+    seen.extend(facts.modules.iter().map(|(kernel, folder)| {
+        say!(seen_module_for, "driver module for {kernel} in {folder}", kernel = kernel, folder = folder)
+    }));
     let check = if facts.library == DriverLibrary::Mismatch {
-        subject
-            .fail("The driver was updated while it was running; the loaded module is the old one.", restart())
+        let said = say!(
+            kernel_mismatch,
+            "The driver was updated while it was running; the loaded module is the old one."
+        );
+        subject.fail(said, restart())
     } else if has_module(facts) {
-        subject.pass("The running kernel has the driver's module.")
+        subject.pass(say!(kernel_has_module, "The running kernel has the driver's module."))
     } else if facts.module.is_some() {
         // A container, or a module built into the image: it is loaded, which is what counts.
-        subject.pass("The driver's module is loaded.")
+        subject.pass(say!(kernel_loaded, "The driver's module is loaded."))
     } else if facts.modules.is_empty() {
-        subject.fail("No kernel on this machine has the driver's module.", install(facts))
+        subject.fail(say!(kernel_none, "No kernel on this machine has the driver's module."), install(facts))
     } else {
-        let finding = format!(
-            "The kernel was updated to {kernel}, and the driver's module was not: this happens after a system update."
+        let finding = say!(
+            kernel_updated,
+            "The kernel was updated to {kernel}, and the driver's module was not: this happens after a system update.",
+            kernel = kernel
         );
         subject.fail(finding, install(facts))
     };
@@ -148,46 +190,73 @@ pub(super) fn version(facts: &Facts) -> Check {
     let subject = Subject("driver_version", "Driver version");
     let version = facts.gpu_now().and_then(|gpu| gpu.driver.clone()).or_else(|| facts.module.clone());
     let Some(version) = version else {
-        return subject.skipped("No driver tells its version.");
+        return subject.skipped(say!(version_unknown, "No driver tells its version."));
     };
     let kernel = facts.kernel.clone().unwrap_or_default();
     let check = match series(&version) {
-        None => subject.skipped(format!("The driver calls itself {version:?}, which is not a version.")),
+        None => subject.skipped(say!(
+            version_strange,
+            "The driver calls itself {version:?}, which is not a version.",
+            version = &version
+        )),
         Some(number) if number < GOOD => subject.fail(
-            format!("Driver {version} is older than {GOOD}, the first that runs Hearth's GPU code (CUDA 13.0)."),
-            Fix::command("Install driver 580 and restart the machine.", "sudo apt install nvidia-driver-580-open"),
+            say!(
+                version_old,
+                "Driver {version} is older than {least}, the first that runs Hearth's GPU code (CUDA 13.0).",
+                version = &version,
+                least = GOOD
+            ),
+            Fix::command(say!(fix_driver_580, "Install driver 580 and restart the machine."), "sudo apt install nvidia-driver-580-open"),
         ),
         _ if facts.is_spark() && kernel.starts_with(BAD_KERNEL) => subject.warn(
-            format!("Kernel {kernel} is known to lose the driver at boot on a Spark."),
-            Fix::command("Update the system to a newer kernel.", "sudo apt update && sudo apt full-upgrade"),
+            say!(version_bad_kernel, "Kernel {kernel} is known to lose the driver at boot on a Spark.", kernel = &kernel),
+            Fix::command(say!(fix_update_kernel, "Update the system to a newer kernel."), "sudo apt update && sudo apt full-upgrade"),
         ),
         Some(number) if number > GOOD && facts.is_spark() => subject.warn(
-            format!(
-                "Driver {version} is newer than 580, the series known good on a Spark; with 590, deadlocks in CUDA graphs were reported."
+            say!(
+                version_new,
+                "Driver {version} is newer than 580, the series known good on a Spark; with 590, deadlocks in CUDA graphs were reported.",
+                version = &version
             ),
-            Fix::words("If answers stop without an error, go back to the 580 series of DGX OS."),
+            Fix::words(say!(
+                fix_back_to_580,
+                "If answers stop without an error, go back to the 580 series of DGX OS."
+            )),
         ),
-        Some(GOOD) => subject.pass(format!("Driver {version} is of the series known to work.")),
-        Some(_) => subject.pass(format!("Driver {version} is newer than 580, the series known to work; nothing bad is known of it.")),
+        Some(GOOD) => subject.pass(say!(
+            version_good,
+            "Driver {version} is of the series known to work.",
+            version = &version
+        )),
+        Some(_) => subject.pass(say!(
+            version_newer,
+            "Driver {version} is newer than 580, the series known to work; nothing bad is known of it.",
+            version = &version
+        )),
     };
-    check.seen(facts.kernel.iter().map(|kernel| format!("running kernel: {kernel}")))
+    check.seen(
+        facts.kernel.iter().map(|kernel| say!(seen_kernel, "running kernel: {kernel}", kernel = kernel)),
+    )
 }
 
 /// Does Hearth's GPU code load.
 pub(super) fn cuda(facts: &Facts) -> Check {
     let subject = Subject("cuda", "GPU code");
     match &facts.cuda {
-        _ if !facts.has_gpu() => subject.skipped("There is no NVIDIA GPU to load it on."),
-        None => subject.skipped("It was not tried."),
+        _ if !facts.has_gpu() => subject.skipped(say!(cuda_no_gpu, "There is no NVIDIA GPU to load it on.")),
+        None => subject.skipped(say!(cuda_untried, "It was not tried.")),
         Some(attempt) if attempt.loaded => {
-            subject.pass("Hearth's GPU code loads.").seen([attempt.words.clone()])
+            subject.pass(say!(cuda_loads, "Hearth's GPU code loads.")).seen([Said::quoted(&attempt.words)])
         }
         Some(attempt) => subject
             .fail(
-                "Hearth's GPU code does not load; models run on the CPU, slowly.",
-                Fix::words("Put right what the line below says; the checks of the driver above may say how."),
+                say!(cuda_fails, "Hearth's GPU code does not load; models run on the CPU, slowly."),
+                Fix::words(say!(
+                    fix_cuda,
+                    "Put right what the line below says; the checks of the driver above may say how."
+                )),
             )
-            .seen([attempt.words.clone()]),
+            .seen([Said::quoted(&attempt.words)]),
     }
 }
 
@@ -195,32 +264,46 @@ pub(super) fn cuda(facts: &Facts) -> Check {
 pub(super) fn selftest(facts: &Facts) -> Check {
     let subject = Subject("selftest", "Self-test");
     let Some(gpu) = facts.gpu_now() else {
-        return subject.skipped("There is no GPU to be tested.");
+        return subject.skipped(say!(selftest_no_gpu, "There is no GPU to be tested."));
     };
     let run = Fix::command(
-        "It runs by itself before the GPU computes for anybody. To run it now and see every op:",
+        say!(
+            fix_selftest,
+            "It runs by itself before the GPU computes for anybody. To run it now and see every op:"
+        ),
         "hearth selftest",
     );
     let driver = gpu.driver.as_deref().unwrap_or_default();
     let names_it =
         |device: &str| device.contains(&gpu.name) && (driver.is_empty() || device.contains(driver));
-    let seen = facts
-        .selftests
-        .iter()
-        .map(|mark| format!("{}: {} checks passed, with Hearth {}", mark.device, mark.checks, mark.version));
-    let seen: Vec<String> = seen.collect();
+    let line = |mark: &SelftestMark| {
+        say!(
+            seen_selftest,
+            "{device}: {checks} checks passed, with Hearth {version}",
+            device = &mark.device,
+            checks = mark.checks,
+            version = &mark.version
+        )
+    };
+    let seen: Vec<Said> = facts.selftests.iter().map(line).collect();
     let fits = |now: bool| {
         facts.selftests.iter().any(|mark| names_it(&mark.device) && (mark.version == facts.version) == now)
     };
     let check = if fits(true) {
-        subject.pass(format!("Every op of {} was held against the CPU and agreed.", gpu.name))
+        subject.pass(say!(
+            selftest_passed,
+            "Every op of {name} was held against the CPU and agreed.",
+            name = &gpu.name
+        ))
     } else if !facts.selftests.is_empty() {
-        let mut check =
-            subject.skipped("It passed before, with another driver, device or version of Hearth.");
+        let mut check = subject.skipped(say!(
+            selftest_before,
+            "It passed before, with another driver, device or version of Hearth."
+        ));
         check.fix = Some(run);
         check
     } else {
-        let mut check = subject.skipped("This GPU has not been tested yet.");
+        let mut check = subject.skipped(say!(selftest_not_yet, "This GPU has not been tested yet."));
         check.fix = Some(run);
         check
     };

@@ -3,6 +3,7 @@
 use super::{
     check::{Check, Fix, Subject},
     facts::Facts,
+    said::{Said, say},
 };
 use crate::GpuReading;
 
@@ -43,16 +44,20 @@ fn under_load(readings: &[GpuReading]) -> Vec<&GpuReading> {
     readings.iter().filter(|reading| reading.utilisation.is_some_and(|percent| percent >= LOAD)).collect()
 }
 
-fn line(reading: &GpuReading) -> String {
+fn line(reading: &GpuReading) -> Said {
     let part = |value: Option<f64>, unit: &str| {
         value.map_or_else(|| format!("– {unit}"), |value| format!("{value:.0} {unit}"))
     };
-    format!(
-        "{} busy, {}, {}, {}",
-        part(reading.utilisation, "%"),
-        part(reading.sm_clock_mhz, "MHz"),
-        part(reading.power_w, "W"),
-        part(reading.temperature_c, "°C"),
+    say!(
+        seen_reading,
+        "{busy} busy, {rest}",
+        busy = part(reading.utilisation, "%"),
+        rest = [
+            part(reading.sm_clock_mhz, "MHz"),
+            part(reading.power_w, "W"),
+            part(reading.temperature_c, "°C")
+        ]
+        .join(", ")
     )
 }
 
@@ -60,39 +65,56 @@ fn line(reading: &GpuReading) -> String {
 pub(super) fn power(facts: &Facts) -> Check {
     let subject = Subject("power_cap", "Power supply");
     let Some(now) = facts.gpu_now() else {
-        return subject.skipped("There is no GPU whose power could be capped.");
+        return subject.skipped(say!(power_no_gpu, "There is no GPU whose power could be capped."));
     };
     let seen = facts.gpu.iter().map(line);
     if let Some((low, high)) = held_by_supply(&facts.gpu) {
-        let range = if high - low < 1.0 { format!("{high:.0}") } else { format!("{low:.0} to {high:.0}") };
-        let finding = format!(
-            "The GPU works hard at {range} MHz and is not hot: its power is capped, and no flag says so."
-        );
+        let finding = match high - low < 1.0 {
+            true => say!(
+                power_capped,
+                "The GPU works hard at {clock:.0} MHz and is not hot: its power is capped, and no flag says so.",
+                clock = high
+            ),
+            false => say!(
+                power_capped_range,
+                "The GPU works hard at {low:.0} to {high:.0} MHz and is not hot: its power is capped, and no flag says so.",
+                low = low,
+                high = high
+            ),
+        };
         let fix = match facts.is_spark() {
             true => Fix::command(
-                "The supply was negotiated too low. Shut down, unplug the power brick at the wall and at the machine for 60 seconds, then plug in the brick that came with the machine, without a hub or another cable. If it comes back, the brick wants replacing.",
+                say!(
+                    fix_brick,
+                    "The supply was negotiated too low. Shut down, unplug the power brick at the wall and at the machine for 60 seconds, then plug in the brick that came with the machine, without a hub or another cable. If it comes back, the brick wants replacing."
+                ),
                 "sudo poweroff",
             ),
             false => Fix::command(
-                "Look at the power cables of the card, and at what the driver says holds the clock down.",
+                say!(
+                    fix_power,
+                    "Look at the power cables of the card, and at what the driver says holds the clock down."
+                ),
                 "nvidia-smi -q -d POWER,CLOCK,PERFORMANCE",
             ),
         };
         return subject.fail(finding, fix).seen(seen);
     }
     if under_load(&facts.gpu).len() < ENOUGH {
-        return subject
-            .skipped(
-                "A stuck power cap shows only while the GPU works hard. Look again during a long answer.",
-            )
-            .seen([line(now)]);
+        let said = say!(
+            power_idle,
+            "A stuck power cap shows only while the GPU works hard. Look again during a long answer."
+        );
+        return subject.skipped(said).seen([line(now)]);
     }
     if under_load(&facts.gpu).iter().all(|reading| reading.sm_clock_mhz.is_none()) {
-        return subject.skipped("The GPU does not tell its clock.").seen([line(now)]);
+        return subject.skipped(say!(power_no_clock, "The GPU does not tell its clock.")).seen([line(now)]);
     }
     let held = now.held_by.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
-    let note = (!held.is_empty()).then(|| format!("the driver holds the clock down by: {held}"));
-    subject.pass("The GPU reaches a healthy clock under load.").seen([line(now)].into_iter().chain(note))
+    let note = (!held.is_empty())
+        .then(|| say!(seen_held, "the driver holds the clock down by: {reasons}", reasons = held));
+    let said = say!(power_healthy, "The GPU reaches a healthy clock under load.");
+    subject.pass(said).seen([line(now)].into_iter().chain(note))
 }
 
 /// Heat of the GPU and of everything else that has a sensor.
@@ -105,32 +127,39 @@ pub(super) fn heat(facts: &Facts) -> Check {
         .map(|zone| zone.celsius)
         .fold(None, |most: Option<f64>, c| Some(most.map_or(c, |m| m.max(c))));
     if gpu.is_none() && hottest.is_none() {
-        return subject.skipped("No sensor can be read.");
+        return subject.skipped(say!(heat_unknown, "No sensor can be read."));
     }
-    let mut seen: Vec<String> = gpu.iter().map(|celsius| format!("GPU: {celsius:.0} °C")).collect();
+    let degrees = |name: &str, celsius: f64| Said::quoted(format!("{name}: {celsius:.0} °C"));
+    let mut seen: Vec<Said> = gpu.iter().map(|celsius| degrees("GPU", *celsius)).collect();
     let mut sorted: Vec<_> = zones().collect();
     sorted.sort_by(|a, b| b.celsius.total_cmp(&a.celsius));
-    seen.extend(sorted.iter().take(4).map(|zone| format!("{}: {:.0} °C", zone.name, zone.celsius)));
+    seen.extend(sorted.iter().take(4).map(|zone| degrees(&zone.name, zone.celsius)));
     let over = |gpu_limit: f64, zone_limit: f64| {
         gpu.is_some_and(|celsius| celsius >= gpu_limit)
             || hottest.is_some_and(|celsius| celsius >= zone_limit)
     };
     let fix = || {
         Fix::command(
-            "Give the machine air: free its openings, and do not stack it. Until then, a lower clock keeps it cool and costs some speed.",
+            say!(
+                fix_air,
+                "Give the machine air: free its openings, and do not stack it. Until then, a lower clock keeps it cool and costs some speed."
+            ),
             "sudo nvidia-smi -lgc 200,2100",
         )
     };
     let hot_gpu = facts.gpu_now().and_then(too_hot).is_some();
     let check = if over(HOT, ZONE_HOT) || hot_gpu {
-        subject.fail("The machine is so hot that it slows itself down.", fix())
+        subject.fail(say!(heat_slows, "The machine is so hot that it slows itself down."), fix())
     } else if over(WARM, ZONE_WARM) {
         subject.warn(
-            "The machine is hotter than it should be under load (55 to 76 °C is healthy for the GPU).",
+            say!(
+                heat_warm,
+                "The machine is hotter than it should be under load (55 to 76 °C is healthy for the GPU)."
+            ),
             fix(),
         )
     } else {
-        subject.pass("Nothing is too hot.")
+        subject.pass(say!(heat_fine, "Nothing is too hot."))
     };
     check.seen(seen)
 }
@@ -139,11 +168,19 @@ pub(super) fn heat(facts: &Facts) -> Check {
 pub(super) fn governor(facts: &Facts) -> Check {
     let subject = Subject("governor", "CPU governor");
     if facts.governors.is_empty() {
-        return subject
-            .skipped("The system does not let the CPU's clock be steered (a virtual machine, perhaps).");
+        return subject.skipped(say!(
+            governor_none,
+            "The system does not let the CPU's clock be steered (a virtual machine, perhaps)."
+        ));
     }
     let seen = facts.governors.iter().map(|governor| {
-        format!("{} on {} cores (driver {})", governor.name, governor.cores, governor.driver)
+        say!(
+            seen_governor,
+            "{name} on {cores} cores (driver {driver})",
+            name = &governor.name,
+            cores = governor.cores,
+            driver = &governor.driver
+        )
     });
     // Where the processor steers itself, "powersave" is only a preference.
     let slow = |name: &str, driver: &str| match name {
@@ -153,13 +190,16 @@ pub(super) fn governor(facts: &Facts) -> Check {
     };
     let check = match facts.governors.iter().any(|governor| slow(&governor.name, &governor.driver)) {
         true => subject.warn(
-            "The CPU is kept at a low clock; reading models and writing answers waits for it.",
+            say!(
+                governor_slow,
+                "The CPU is kept at a low clock; reading models and writing answers waits for it."
+            ),
             Fix::command(
-                "Let it run fast; this lasts until the next restart.",
+                say!(fix_governor, "Let it run fast; this lasts until the next restart."),
                 "echo performance | sudo tee /sys/devices/system/cpu/cpu*/cpufreq/scaling_governor",
             ),
         ),
-        false => subject.pass("The CPU may run as fast as it can."),
+        false => subject.pass(say!(governor_fast, "The CPU may run as fast as it can.")),
     };
     check.seen(seen)
 }

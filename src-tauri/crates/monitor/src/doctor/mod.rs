@@ -12,6 +12,7 @@ mod memory;
 mod redact;
 mod report;
 mod rivals;
+mod said;
 
 pub use check::{Check, CheckState, Fix, FixAction};
 pub use facts::{
@@ -23,6 +24,7 @@ pub use hub::attempt_hub;
 pub use machine::{held_by_supply, too_hot};
 pub use redact::Redactor;
 pub use report::report;
+pub use said::Said;
 
 /// Every check, in the order in which a person would look: driver, memory, machine, what Hearth keeps, network.
 pub fn diagnose(facts: &Facts) -> Vec<Check> {

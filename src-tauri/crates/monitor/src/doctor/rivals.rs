@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    check::{Check, Fix, Subject, gib},
+    check::{Check, Fix, Subject},
     facts::{Facts, Process},
+    said::{Gib, Said, say},
 };
 
 const GIB: u64 = 1 << 30;
@@ -98,21 +99,32 @@ impl Rival {
         self.gpu.unwrap_or(0).max(self.resident)
     }
 
-    fn line(&self) -> String {
+    fn line(&self) -> Said {
         let pids: Vec<String> = self.pids.iter().take(4).map(u32::to_string).collect();
         let more = if self.pids.len() > 4 { " and more" } else { "" };
-        let gpu = self.gpu.map(|bytes| format!(", {} of GPU memory", gib(bytes))).unwrap_or_default();
-        let inside = match &self.keeper {
-            Keeper::Container { tool, id } => format!(" in {tool} container {id}"),
-            Keeper::SystemUnit(unit) | Keeper::UserUnit(unit) => format!(", kept by {unit}"),
-            Keeper::Nobody => String::new(),
+        let gpu = self.gpu.map(|bytes| format!(", {} of GPU memory", Gib(bytes))).unwrap_or_default();
+        let (inside, keeper) = match &self.keeper {
+            Keeper::Container { tool, id } => {
+                (format!(" in {tool} container {id}"), Some(format!("{tool} {id}")))
+            }
+            Keeper::SystemUnit(unit) | Keeper::UserUnit(unit) => {
+                (format!(", kept by {unit}"), Some(unit.clone()))
+            }
+            Keeper::Nobody => (String::new(), None),
         };
-        format!(
+        let text = format!(
             "{} (pid {}{more}){inside}: {} of memory{gpu}",
             self.name,
             pids.join(", "),
-            gib(self.resident)
-        )
+            Gib(self.resident)
+        );
+        say!(seen_rival, "{text}", text = text)
+            .with("name", &self.name)
+            .with("pids", pids)
+            .with("more", self.pids.len() > 4)
+            .with("keeper", keeper)
+            .with("memory", self.resident)
+            .with("gpu", self.gpu)
     }
 
     /// The polite way: the program's own command where it has one, else what keeps it, else the signal of Ctrl-C.
@@ -168,23 +180,34 @@ fn rivals(facts: &Facts) -> Vec<Rival> {
 pub(super) fn others(facts: &Facts) -> Check {
     let subject = Subject("others", "Other programs");
     if facts.processes.is_empty() && facts.memory.is_none() {
-        return subject.skipped("/proc cannot be read.");
+        return subject.skipped(say!(no_proc, "/proc cannot be read."));
     }
     let rivals = rivals(facts);
     if rivals.is_empty() {
-        return subject.pass("No other program holds much memory.");
+        return subject.pass(say!(others_none, "No other program holds much memory."));
     }
     let names: Vec<&str> = rivals.iter().take(3).map(|rival| rival.name.as_str()).collect();
     let sum: u64 = rivals.iter().map(Rival::holds).sum();
-    let (hold, each) = if rivals.len() == 1 { ("holds", "it") } else { ("hold", "each") };
-    let finding = format!("{} {hold} {} of memory.", listed(&names, rivals.len()), gib(sum));
-    let fix = Fix {
-        text: format!(
-            "If you want that memory for a model, ask {each} to let go; nothing is lost but what is running there."
+    let (who, more) = (listed(&names, rivals.len()), rivals.len() - names.len());
+    let (finding, text) = match rivals.len() {
+        1 => (
+            say!(others_one, "{who} holds {memory} of memory.", who = who, memory = Gib(sum)),
+            say!(
+                fix_other,
+                "If you want that memory for a model, ask it to let go; nothing is lost but what is running there."
+            ),
         ),
-        commands: rivals.iter().map(Rival::stop).collect(),
-        action: None,
+        _ => (
+            say!(others_several, "{who} hold {memory} of memory.", who = who, memory = Gib(sum))
+                .with("names", &names)
+                .with("more", more),
+            say!(
+                fix_others,
+                "If you want that memory for a model, ask each to let go; nothing is lost but what is running there."
+            ),
+        ),
     };
+    let fix = Fix { text, commands: rivals.iter().map(Rival::stop).collect(), action: None };
     subject.warn(finding, fix).seen(rivals.iter().map(Rival::line))
 }
 
