@@ -177,7 +177,7 @@ fn a_token_is_kept_closed_and_opens_a_gated_model() {
     let card = until_phase(&house, "failed");
     assert_eq!(card["fault"]["code"], "gated_model");
     let bad = house.api("PUT", "/api/hub/token", json!({ "token": "two words" }));
-    assert_eq!((bad.status, &bad.json()["error"]["code"]), (400, &json!("bad_hub_token")));
+    assert_eq!((bad.status, &bad.json()["error"]["code"]), (400, &json!("not_a_hub_token")));
     let kept = house.api("PUT", "/api/hub/token", json!({ "token": " hf_right\n" }));
     assert_eq!(kept.json()["token"], "hearth");
     let file = plot.config().join("hf-token");

@@ -101,11 +101,8 @@ impl Appliance {
         let (chats, moved) = Chats::open(&places.state.join("chats.db"));
         notices.extend(moved);
         if replaced {
-            notices.push(Notice {
-                code: "token_replaced".into(),
-                level: "warning".into(),
-                text: "Other users could read the control token, so a new one was made.".into(),
-            });
+            let text = "Other users could read the control token, so a new one was made.";
+            notices.push(Notice::new("token_replaced", "warning", text));
         }
         let (tell_ended, ended) = mpsc::channel(1024);
         let supervisor = Supervisor::start(

@@ -1,11 +1,13 @@
 //! What can go wrong in the appliance itself, as a code, a sentence and the next step.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{fmt::Display, net::SocketAddr, path::PathBuf};
 
 use hearth_engine::status::Fault;
+use serde::{Serialize, Serializer};
 
 /// A refusal or failure of the appliance.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize)]
+#[serde(untagged)]
 pub enum ApplianceError {
     /// Neither XDG variables nor HOME are set.
     #[error("there is no home folder to keep settings in: HOME and XDG_CONFIG_HOME are not set")]
@@ -18,6 +20,7 @@ pub enum ApplianceError {
         /// `read`, `written`, `created` ...
         doing: &'static str,
         /// The system's reason.
+        #[serde(serialize_with = "as_text")]
         cause: std::io::Error,
     },
     /// A folder or file of ours that belongs to somebody else.
@@ -70,6 +73,7 @@ pub enum ApplianceError {
         /// Where.
         address: String,
         /// The system's reason.
+        #[serde(serialize_with = "as_text")]
         cause: std::io::Error,
     },
     /// The history file cannot be used.
@@ -78,6 +82,7 @@ pub enum ApplianceError {
         /// The database.
         path: PathBuf,
         /// SQLite's reason.
+        #[serde(serialize_with = "as_text")]
         cause: rusqlite::Error,
     },
     /// The conversations cannot be read or written.
@@ -98,6 +103,7 @@ pub enum ApplianceError {
         /// The program.
         program: PathBuf,
         /// The system's reason.
+        #[serde(serialize_with = "as_text")]
         cause: std::io::Error,
     },
     /// There is no appliance to talk to.
@@ -114,6 +120,11 @@ pub enum ApplianceError {
         /// What happened.
         cause: String,
     },
+}
+
+/// A reason in the words of whoever gave it.
+fn as_text<S: Serializer>(reason: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(reason)
 }
 
 fn at(pid: &Option<u32>, url: &Option<String>) -> String {
@@ -186,12 +197,8 @@ impl ApplianceError {
             ApplianceError::Settings { problem, .. } => Some(problem.clone()),
             _ => None,
         };
-        Fault {
-            code: self.code().into(),
-            message: sentence(&self.to_string()),
-            next_step: self.next_step(),
-            evidence,
-        }
+        let fault = Fault::new(self.code(), sentence(&self.to_string()), self.next_step());
+        Fault { evidence, ..fault.with_fields(self) }
     }
 }
 

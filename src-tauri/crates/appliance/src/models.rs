@@ -57,7 +57,8 @@ pub(crate) fn importable(folder: &str) -> Result<PathBuf, Fault> {
     let path = hearth_hub::expanded(folder.trim());
     if !path.is_absolute() {
         let text = format!("{folder:?} does not say where on this machine it is.");
-        return Err(Fault::new("not_absolute", text, "Give the whole path, beginning with / or ~/."));
+        let fault = Fault::new("not_absolute", text, "Give the whole path, beginning with / or ~/.");
+        return Err(fault.with("folder", folder));
     }
     let path = resolved(&path).map_err(|_| fault(&HubError::NoFolder { path }))?;
     let found = hearth_hub::in_folder(&path);
@@ -92,7 +93,12 @@ fn resolved(path: &Path) -> std::io::Result<PathBuf> {
 
 /// A model that was not found, as a message.
 pub fn fault(error: &HubError) -> Fault {
-    Fault::new(error.code(), sentence(&error.to_string()), error.next_step())
+    Fault::new(error.code(), sentence(&error.to_string()), error.next_step()).with_fields(error)
+}
+
+/// A model that cannot be described, sized or run, as a message.
+pub(crate) fn model_fault(error: &ModelError) -> Fault {
+    Fault::new(error.code(), sentence(&error.to_string()), error.next_step()).with_fields(error)
 }
 
 fn ember() -> ModelCard {
@@ -118,7 +124,7 @@ fn ember() -> ModelCard {
         }
         Err(error) => {
             let fault = Fault::new(error.code(), sentence(&error.to_string()), "Install Hearth again.");
-            ModelCard { fault: Some(fault), ..card }
+            ModelCard { fault: Some(fault.with_fields(&error)), ..card }
         }
     }
 }
@@ -131,7 +137,7 @@ pub(crate) fn described(found: &FoundModel) -> ModelCard {
     };
     let (spec, fault) = match spec(found) {
         Ok(spec) => (Some(spec), None),
-        Err(error) => (None, Some(Fault::new(error.code(), sentence(&error.to_string()), error.next_step()))),
+        Err(error) => (None, Some(model_fault(&error))),
     };
     let tokens = |n: usize| u32::try_from(n).ok();
     let (max_context, longest_context) = match &spec {

@@ -13,7 +13,6 @@ use hearth_monitor::HostMemory;
 
 use crate::{
     control::types::{ContextNeed, ExpandedWeights, MemoryPart, Plan, Profile, Source},
-    error::sentence,
     models,
 };
 
@@ -43,7 +42,7 @@ impl Surroundings {
 
 /// Sizes a profile. `outlines` has the headers of models that are not here. The fault says why it cannot be sized.
 pub(crate) fn plan(profile: &Profile, around: &Surroundings, outlines: &Path) -> Result<Plan, Fault> {
-    let model_fault = |e: ModelError| Fault::new(e.code(), sentence(&e.to_string()), e.next_step());
+    let model_fault = |e: ModelError| models::model_fault(&e);
     let at = locate(&profile.model, HubCache::from_env().as_ref()).or_else(|error| {
         let known = RemoteOutline::known(outlines, &profile.model, None);
         known

@@ -1,13 +1,20 @@
 //! What can be wrong with a checkpoint. Every variant says where it looked and what it wanted, so that a person can
 //! tell a half-finished download from a format that Hearth does not read.
 
+use serde::{Serialize, Serializer};
+
 /// A refused checkpoint. `file` is a path as text; `expected` and `found` are phrases for a sentence.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize)]
+#[serde(untagged)]
 #[allow(missing_docs, reason = "the fields have the same meaning in every variant, told above")]
 pub enum CheckpointError {
     /// The operating system refused to read something.
     #[error("{file}: could not be read: {source}")]
-    Unreadable { file: String, source: std::io::Error },
+    Unreadable {
+        file: String,
+        #[serde(serialize_with = "as_text")]
+        source: std::io::Error,
+    },
     /// A path that is not valid UTF-8; it could not be shown, logged or sent as JSON.
     #[error("{file}: the path is not valid UTF-8")]
     PathNotUtf8 { file: String },
@@ -65,6 +72,11 @@ pub enum CheckpointError {
     /// The tensors say one format and the configuration another.
     #[error("{file}: tensor {tensor}: the configuration says {expected}, the file holds {found}")]
     QuantizationMismatch { file: String, tensor: String, expected: String, found: String },
+}
+
+/// The system's reason, in its words.
+fn as_text<S: Serializer>(reason: &std::io::Error, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(reason)
 }
 
 impl CheckpointError {

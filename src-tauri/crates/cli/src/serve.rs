@@ -251,11 +251,12 @@ fn request(args: Args) -> Result<LoadRequest, Fault> {
             "draft_vocabulary_invalid",
             format!("--draft-head asks for {tokens} tokens and --draft-vocabulary for those of a file."),
             "Give one of them; --draft-head fp8 or nvfp4 goes with a file.",
-        ));
+        )
+        .with("tokens", tokens));
     }
     let (folder, id) = match find(&args.model).map_err(|error| {
         let text = error.to_string();
-        Fault::new(error.code(), format!("{text}."), error.next_step())
+        Fault::new(error.code(), format!("{text}."), error.next_step()).with_fields(&error)
     })? {
         Location::BuiltIn => (None, None),
         Location::Folder { path, id } => (Some(path), id),

@@ -107,7 +107,9 @@ impl DraftWish {
                     kept.len()
                 ),
                 "Give --draft-head a larger number, or leave it out.",
-            ));
+            )
+            .with("tokens", tokens)
+            .with("control", kept.len()));
         }
         for id in 0..count as u32 {
             if kept.len() == tokens {
@@ -140,8 +142,11 @@ fn tokens_of(file: &Path, count: usize) -> Result<Vec<u32>, Fault> {
             message,
             "Give --draft-vocabulary a text file of token ids, one a line.",
         )
+        .with("file", file)
     };
-    let cannot = |why: &dyn std::fmt::Display| wrong(format!("{} cannot be read: {why}.", file.display()));
+    let cannot = |why: &dyn std::fmt::Display| {
+        wrong(format!("{} cannot be read: {why}.", file.display())).with("reason", why.to_string())
+    };
     let size = std::fs::metadata(file).map_err(|error| cannot(&error))?.len();
     if size > LARGEST {
         return Err(cannot(&format!("it has {} MiB", size >> 20)));
@@ -153,12 +158,14 @@ fn tokens_of(file: &Path, count: usize) -> Result<Vec<u32>, Fault> {
         for word in line.split([' ', '\t', ',', '\r']).filter(|word| !word.is_empty()) {
             let id = word.parse().ok().filter(|id: &u32| (*id as usize) < count).ok_or_else(|| {
                 let shown: String = word.chars().take(40).collect();
+                let (line, most) = (number + 1, count.saturating_sub(1));
                 wrong(format!(
-                    "{}, line {}: {shown:?} is not a token id from 0 to {}.",
+                    "{}, line {line}: {shown:?} is not a token id from 0 to {most}.",
                     file.display(),
-                    number + 1,
-                    count.saturating_sub(1)
                 ))
+                .with("line", line)
+                .with("word", shown)
+                .with("most", most)
             })?;
             ids.push(id);
         }

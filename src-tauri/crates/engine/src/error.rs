@@ -1,9 +1,12 @@
 //! What the engine refuses and what can fail in it. The API turns these into HTTP answers, the shell into exit codes.
 
+use serde::Serialize;
+
 use crate::status::Fault;
 
 /// A refused request, a failed load, or a failed step.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize)]
+#[serde(untagged)]
 pub enum EngineError {
     /// The tokenizer cannot be read or cannot encode.
     #[error("The tokenizer cannot be used: {reason}.")]
@@ -120,6 +123,6 @@ impl EngineError {
             EngineError::UnknownToken { .. } => "Send ids that this model's tokenizer made.",
             EngineError::Step { .. } => "Send the request again; if it fails again, restart the engine.",
         };
-        Fault::new(self.code(), self.to_string(), next_step)
+        Fault::new(self.code(), self.to_string(), next_step).with_fields(self)
     }
 }

@@ -101,7 +101,9 @@ impl SamplingDefaults {
         match sampling.check() {
             Ok(()) => Ok(sampling),
             Err(error) => {
-                Err(Fault::new("bad_sampling", sentence(&error), "Correct the sampling of the profile."))
+                let fault =
+                    Fault::new("bad_sampling", sentence(&error), "Correct the sampling of the profile.");
+                Err(fault.with("reason", error.to_string()))
             }
         }
     }
@@ -113,8 +115,9 @@ impl SamplingDefaults {
 /// A fault with the reader's own sentence; loading again gives the same.
 pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault> {
     board.set_phase(loading(0, 0.0));
-    let device: Device = request.device.parse().map_err(|error| {
+    let device: Device = request.device.parse().map_err(|error: OpError| {
         Fault::new("device_unknown", sentence(&error), "Choose one of these with --device, or leave it out.")
+            .with("reason", error.to_string())
     })?;
     // Before the checkpoint is read: a GPU that cannot be used is known within a moment.
     let opened = device.open(request.threads).map_err(not_opened)?;
@@ -277,7 +280,8 @@ fn switch_fp4_on(request: &LoadRequest, ops: &dyn Ops, board: &Board) -> Result<
             "fp4_unsupported",
             "The CPU has no FP4 tensor cores, so prompts are read without them.",
             "Leave --fp4-activations out; it is for the GB10 of the DGX Spark.",
-        ));
+        )
+        .with("device", "CPU"));
     }
     // The emulator's own tests prove it.
     if ops.device() == "cuda" {
@@ -296,7 +300,8 @@ fn expanded(outline: &Outline) -> Option<Fault> {
         gib(stored),
         gib(loaded)
     );
-    Some(Fault::new("gguf_expanded", text, "A safetensors copy in NVFP4 or FP8 stays packed."))
+    let fault = Fault::new("gguf_expanded", text, "A safetensors copy in NVFP4 or FP8 stays packed.");
+    Some(fault.with("types", types).with("stored", stored).with("loaded", loaded))
 }
 
 /// A notice that the machine's GPU is not used, with the reason that opening it gave.
@@ -310,14 +315,18 @@ fn gpu_not_used(error: &OpError) -> Fault {
         format!("Models run on the CPU, since the GPU cannot be used: {reason}."),
         remedy,
     )
+    .with("reason", reason)
+    .with("remedy", remedy)
 }
 
 fn not_opened(error: OpError) -> Fault {
     match error {
         OpError::Unavailable { reason, remedy, .. } => {
-            Fault::new("device_unavailable", as_sentence(&reason), remedy)
+            let fault = Fault::new("device_unavailable", as_sentence(&reason), remedy);
+            fault.with("reason", reason).with("remedy", remedy)
         }
-        _ => Fault::new("device_failed", sentence(&error), "Free some memory and try again."),
+        _ => Fault::new("device_failed", sentence(&error), "Free some memory and try again.")
+            .with("reason", error.to_string()),
     }
 }
 
@@ -375,14 +384,16 @@ fn recommended(generation_config: Option<&Value>) -> Sampling {
 }
 
 fn checkpoint_fault(error: CheckpointError) -> Fault {
-    Fault::new(error.code(), sentence(&error), error.next_step()).with_evidence(error.file())
+    Fault::new(error.code(), sentence(&error), error.next_step())
+        .with_fields(&error)
+        .with_evidence(error.file())
 }
 
 pub(crate) fn model_fault(error: ModelError) -> Fault {
     if let Some(fault) = error.device_fault().and_then(device_fault::fault) {
         return fault;
     }
-    let fault = Fault::new(error.code(), sentence(&error), error.next_step());
+    let fault = Fault::new(error.code(), sentence(&error), error.next_step()).with_fields(&error);
     match error.evidence() {
         Some(evidence) => fault.with_evidence(evidence),
         None => fault,

@@ -44,6 +44,9 @@ pub fn require(
                 ),
                 "Run with --device cpu, and report the output of `hearth selftest`.",
             )
+            .with("device", &identity)
+            .with("failed", wrong.failed.len())
+            .with("checks", wrong.checks)
             .with_evidence(wrong.failed.join("\n"))
         },
     )
@@ -69,6 +72,7 @@ pub fn require_fp4(
             ),
             "Leave --fp4-activations out; it is for the GB10 of the DGX Spark.",
         )
+        .with("device", &identity)
     })?;
     let of_fp4 = format!("{identity}, NVFP4 activations");
     prove(&of_fp4, folder, &mut || selftest::run_fp4(ops, scale, &mut |_, _| beat()))?.map_err(|wrong| {
@@ -81,6 +85,9 @@ pub fn require_fp4(
             ),
             "Report the output of `hearth selftest`; everything else works as without --fp4-activations.",
         )
+        .with("device", &identity)
+        .with("failed", wrong.failed.len())
+        .with("checks", wrong.checks)
         .with_evidence(wrong.failed.join("\n"))
     })
 }
@@ -108,6 +115,7 @@ fn prove(
             format!("The self-test cannot run: {error}."),
             "Free some memory and try again.",
         )
+        .with("reason", error.to_string())
     })?;
     let checks = checks.unwrap_or_default();
     let failed: Vec<String> = checks

@@ -286,6 +286,7 @@ impl Sequence {
                 format!("The client has read nothing for {} seconds.", PATIENCE.as_secs()),
                 "Read the stream faster, or ask for the answer without streaming.",
             )
+            .with("seconds", PATIENCE.as_secs())
         };
         self.blocked_since.filter(|since| since.elapsed() > PATIENCE).map(|_| Ended::Failed(fault()))
     }

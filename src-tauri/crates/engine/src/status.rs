@@ -1,8 +1,14 @@
 //! What one engine says about itself: the answer of `GET /status`. The engine thread writes it (see `board`), the API
 //! serves it, and the appliance reads it to draw the dashboard. A number that is not known is `null`, never zero.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use ts_rs::TS;
+
+/// The names and numbers in a fault's sentences, by name.
+pub type Values = BTreeMap<String, Value>;
 
 /// A failure as data: a code for machines, a sentence for people, and what to do next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, TS)]
@@ -16,12 +22,37 @@ pub struct Fault {
     pub next_step: String,
     /// What was seen: a log line, a path, an exit status.
     pub evidence: Option<String>,
+    /// The names and numbers of its sentences, so that the window can say them in another language.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional, type = "Record<string, unknown>")]
+    pub values: Option<Box<Values>>,
 }
 
 impl Fault {
     /// A fault without evidence.
     pub fn new(code: impl Into<String>, message: impl Into<String>, next_step: impl Into<String>) -> Fault {
-        Fault { code: code.into(), message: message.into(), next_step: next_step.into(), evidence: None }
+        Fault {
+            code: code.into(),
+            message: message.into(),
+            next_step: next_step.into(),
+            evidence: None,
+            values: None,
+        }
+    }
+
+    /// The same fault with a name or number of its sentences.
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Fault {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.values.get_or_insert_default().insert(name.to_owned(), value);
+        self
+    }
+
+    /// The same fault with the fields of the error that it tells of. An error that is no object has none.
+    pub fn with_fields(mut self, error: &impl Serialize) -> Fault {
+        if let Ok(Value::Object(fields)) = serde_json::to_value(error) {
+            self.values.get_or_insert_default().extend(fields);
+        }
+        self
     }
 
     /// The same fault with what was seen.

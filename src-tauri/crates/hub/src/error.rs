@@ -1,10 +1,13 @@
 //! What can be wrong with a model's name or place, on disk or on the hub: a code for machines, a sentence for people, and the
 //! next step.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{fmt::Display, io, path::PathBuf, time::Duration};
+
+use serde::{Serialize, Serializer};
 
 /// A model that was named and cannot be found, read, fetched or kept.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize)]
+#[serde(untagged)]
 pub enum HubError {
     /// Neither a folder nor a Hugging Face id.
     #[error(
@@ -74,6 +77,7 @@ pub enum HubError {
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
+        #[serde(serialize_with = "as_text")]
         cause: io::Error,
     },
     /// A file that cannot be written, for another reason than a full disk.
@@ -82,6 +86,7 @@ pub enum HubError {
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
+        #[serde(serialize_with = "as_text")]
         cause: io::Error,
     },
     /// config.json is not JSON.
@@ -90,6 +95,7 @@ pub enum HubError {
         /// The file.
         path: PathBuf,
         /// Parser's reason with line and column.
+        #[serde(serialize_with = "as_text")]
         cause: serde_json::Error,
     },
     /// Paths travel as text in settings and messages.
@@ -124,6 +130,7 @@ pub enum HubError {
         /// The host.
         host: String,
         /// The limit that passed.
+        #[serde(serialize_with = "as_seconds")]
         after: Duration,
     },
     /// The server asks to wait, or has a fault of its own.
@@ -134,6 +141,7 @@ pub enum HubError {
         /// HTTP status, 408, 429 or 5xx.
         status: u16,
         /// How long it asked to wait.
+        #[serde(skip)]
         wait: Option<Duration>,
     },
     /// No such repository, or a private one.
@@ -205,6 +213,15 @@ pub enum HubError {
         /// The file.
         file: String,
     },
+}
+
+/// A reason in the words of whoever gave it.
+fn as_text<S: Serializer>(reason: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(reason)
+}
+
+fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(time.as_secs())
 }
 
 fn gb(bytes: u64) -> String {

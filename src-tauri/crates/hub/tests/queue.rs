@@ -216,7 +216,7 @@ async fn trouble_is_shown_while_it_is_tried_again() {
     queue.add(wish("a")).await.unwrap();
     let list = until(&queue, |list| list[0].progress.trouble.is_some()).await;
     let trouble = list[0].progress.trouble.as_ref().unwrap();
-    assert_eq!((trouble.code.as_str(), list[0].state), ("hub_fault", DownloadState::Running));
+    assert_eq!((trouble.problem.code.as_str(), list[0].state), ("hub_fault", DownloadState::Running));
     scene.hub.behave();
     let list = until(&queue, |list| list[0].state == DownloadState::Done).await;
     assert_eq!(list[0].progress.trouble, None);

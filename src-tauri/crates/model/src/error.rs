@@ -2,9 +2,12 @@
 
 use hearth_checkpoint::CheckpointError;
 use hearth_kernels::{MemoryPlan, OpError};
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 /// A model that could not be described, sized, loaded or run.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize)]
+#[serde(untagged)]
 pub enum ModelError {
     /// No family adapter for this `model_type`.
     #[error("config.json: model_type `{found}` is not supported; known: {known}")]
@@ -83,6 +86,7 @@ pub enum ModelError {
     )]
     DoesNotFit {
         /// Every use of the memory.
+        #[serde(serialize_with = "as_sums")]
         plan: Box<MemoryPlan>,
         /// Bytes that were free, the reserve included.
         available: u64,
@@ -116,6 +120,7 @@ pub enum ModelError {
         /// Module or layer where it happened.
         place: String,
         /// The op's own error.
+        #[serde(serialize_with = "as_brief")]
         source: OpError,
     },
 }
@@ -202,6 +207,15 @@ impl ModelError {
             ModelError::Op { .. } => "Restart the model; if it persists, report it with the log.",
         }
     }
+}
+
+fn as_brief<S: Serializer>(source: &OpError, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&brief(source))
+}
+
+/// What a plan needs and what it leaves to the host, bytes.
+fn as_sums<S: Serializer>(plan: &MemoryPlan, to: S) -> Result<S::Ok, S::Error> {
+    json!({ "needed": plan.total(), "reserve": plan.reserve }).serialize(to)
 }
 
 /// The op's error without a table, which is evidence.

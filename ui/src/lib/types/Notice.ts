@@ -13,6 +13,10 @@ code: string,
  */
 level: string, 
 /**
- * One sentence.
+ * One sentence, or a fault's two.
  */
-text: string, };
+text: string, 
+/**
+ * The names and numbers in it, as in a fault.
+ */
+values?: Record<string, unknown>, };

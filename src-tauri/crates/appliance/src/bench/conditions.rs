@@ -61,7 +61,8 @@ impl Machine {
                 1 => "A request is being served.".to_owned(),
                 n => format!("{n} requests are being served."),
             };
-            found.push(Fault::new("requests_running", text, "Wait for it to end, or measure anyway."));
+            let fault = Fault::new("requests_running", text, "Wait for it to end, or measure anyway.");
+            found.push(fault.with("requests", requests));
         }
         let on_gpu = status.model.as_ref().is_some_and(|model| model.device != "cpu");
         if !on_gpu {
@@ -74,17 +75,15 @@ impl Machine {
                 .map(|one| format!("{} ({:.1} GiB)", one.name, one.bytes / (1u64 << 30) as f64))
                 .collect();
             let text = format!("Other programs hold memory of the GPU: {}.", names.join(", "));
-            found.push(Fault::new(
-                "gpu_in_use",
-                text,
-                "Stop them (the page Doctor says how), or measure anyway.",
-            ));
+            let next = "Stop them (the page Doctor says how), or measure anyway.";
+            found.push(Fault::new("gpu_in_use", text, next).with("programs", names));
         }
         let busy =
             self.gpu.as_ref().and_then(|gpu| gpu.utilisation).filter(|busy| *busy > BUSY && requests == 0);
         if let Some(busy) = busy {
             let text = format!("The GPU works at {busy:.0} % although this engine rests.");
-            found.push(Fault::new("gpu_busy", text, "Find out what uses it, or measure anyway."));
+            let fault = Fault::new("gpu_busy", text, "Find out what uses it, or measure anyway.");
+            found.push(fault.with("busy", busy));
         }
         found
     }

@@ -75,7 +75,14 @@ impl BenchError {
             BenchError::NoRoom { .. } => ("bench_no_room", "Choose a longer context."),
             BenchError::Gone(fault) => return fault.clone(),
         };
-        Fault::new(code, crate::error::sentence(&self.to_string()), next)
+        let fault = Fault::new(code, crate::error::sentence(&self.to_string()), next);
+        match self {
+            BenchError::Link(reason) => fault.with("reason", reason.to_string()),
+            BenchError::Answer(reason) => fault.with("reason", reason),
+            BenchError::Refused { message, .. } => fault.with("reason", message),
+            BenchError::NoRoom { needed, tokens } => fault.with("needed", needed).with("tokens", tokens),
+            BenchError::Gone(_) => fault,
+        }
     }
 }
 

@@ -290,6 +290,7 @@ async fn prepare(
                     format!("The conditions cannot be read: {error}."),
                     "Report this with the log.",
                 )
+                .with("reason", error.to_string())
             })?;
     Ok(BenchRun {
         id: 0,

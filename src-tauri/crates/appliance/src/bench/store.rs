@@ -37,18 +37,19 @@ impl Store {
             Err(error) => error,
         };
         tracing::warn!(%error, "the benchmarks are begun anew");
-        let warning = |code: &str, text| Some(Notice { code: code.into(), level: "warning".into(), text });
         if let (Ok(aside), Ok(store)) = (move_aside(path), Store::open(path)) {
             let text = format!(
                 "The benchmarks could not be read and were moved to {}; a new file is begun.",
                 aside.display()
             );
-            return (store, warning("benchmarks_moved", text));
+            let notice = Notice::new("benchmarks_moved", "warning", text);
+            return (store, Some(notice.with("file", aside)));
         }
         let db = Connection::open_in_memory().expect("SQLite opens a database in memory");
         db.execute_batch(TABLES).expect("the tables are valid SQL");
         let text = format!("The benchmarks cannot be kept and will be lost at the end: {error}.");
-        (Store { db }, warning("benchmarks_in_memory", text))
+        let notice = Notice::new("benchmarks_in_memory", "warning", text);
+        (Store { db }, Some(notice.with("reason", error.to_string())))
     }
 
     fn open(path: &Path) -> Result<Store, rusqlite::Error> {

@@ -261,7 +261,9 @@ impl Limits<'_> {
                 "over_the_models_context",
                 format!("{needed} tokens are more than this model's own context of {most}."),
                 "Choose a model with a longer context.",
-            ),
+            )
+            .with("needed", needed)
+            .with("most", most),
             _ => Fault::new(
                 "over_the_context",
                 format!(
@@ -269,7 +271,9 @@ impl Limits<'_> {
                     self.engine.context
                 ),
                 "Start it with a longer context, if the memory allows.",
-            ),
+            )
+            .with("needed", needed)
+            .with("context", self.engine.context),
         }
     }
 
@@ -281,6 +285,7 @@ impl Limits<'_> {
                 format!("The profile serves {most} requests at once."),
                 "Start it with more requests at once, if the memory allows.",
             )
+            .with("most", most)
         })
     }
 
@@ -301,13 +306,14 @@ impl Limits<'_> {
         over.then(|| {
             let text = format!("It was started with a depth of {own}.");
             Fault::new("over_the_depth", text, "Start it with the depth \"auto\" to measure every depth.")
+                .with("depth", own)
         })
     }
 
     fn text(&self, context: u32) -> Option<Fault> {
         (context < SHORTEST_TEXT).then(|| {
             let text = format!("Facts need a text of at least {SHORTEST_TEXT} tokens to hide in.");
-            Fault::new("text_too_short", text, "Choose a longer context.")
+            Fault::new("text_too_short", text, "Choose a longer context.").with("least", SHORTEST_TEXT)
         })
     }
 }

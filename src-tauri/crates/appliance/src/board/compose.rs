@@ -181,20 +181,21 @@ impl Present<'_> {
             return None;
         }
         if let Some((_, clock)) = self.capped {
-            return Some(Fault::new(
-                "power_capped",
-                format!(
-                    "The GPU works hard at {clock:.0} MHz and is not hot: its power supply holds it down."
-                ),
-                "Unplug the power brick for 60 seconds; the page Doctor says how.",
-            ));
+            return Some(
+                Fault::new(
+                    "power_capped",
+                    format!(
+                        "The GPU works hard at {clock:.0} MHz and is not hot: its power supply holds it down."
+                    ),
+                    "Unplug the power brick for 60 seconds; the page Doctor says how.",
+                )
+                .with("clock", clock),
+            );
         }
         let celsius = self.gpu.and_then(doctor::too_hot)?;
-        Some(Fault::new(
-            "too_hot",
-            format!("The GPU has {celsius:.0} °C and slows itself down."),
-            "Give the machine air; the page Doctor says more.",
-        ))
+        let text = format!("The GPU has {celsius:.0} °C and slows itself down.");
+        let fault = Fault::new("too_hot", text, "Give the machine air; the page Doctor says more.");
+        Some(fault.with("celsius", celsius))
     }
 
     fn state(&self, memory: Option<&HostMemory>, reserve: f64) -> EngineState {
@@ -216,7 +217,9 @@ impl Present<'_> {
                         gib(reserve)
                     ),
                     "Close other programs, or start the model with a smaller context.",
-                );
+                )
+                .with("available", memory.available)
+                .with("reserve", reserve);
                 EngineState::Degraded { since_ms, fault }
             }
             (state, _) => state,
@@ -246,30 +249,25 @@ impl Present<'_> {
         let mut notices = self.notices.to_vec();
         if let Some(returned) = &self.view.returned {
             let (failed, fault) = returned.as_ref();
-            notices.push(Notice {
-                code: "returned_to_last_good".into(),
-                level: "error".into(),
-                text: format!(
-                    "{} could not be started: {} {} runs again.",
-                    failed.model, fault.message, self.view.profile.model
-                ),
-            });
+            let text = format!(
+                "{} could not be started: {} {} runs again.",
+                failed.model, fault.message, self.view.profile.model
+            );
+            let notice = Notice::new("returned_to_last_good", "error", text);
+            let notice = notice.with("failed", &failed.model).with("fault", fault);
+            notices.push(notice.with("runs", &self.view.profile.model));
         }
         if self.settings.port != self.began_with.port || self.settings.host != self.began_with.host {
-            notices.push(Notice {
-                code: "restart_needed".into(),
-                level: "info".into(),
-                text: format!(
-                    "The new address {}:{} is used from the next start of Hearth on.",
-                    self.settings.host, self.settings.port
-                ),
-            });
+            let address = format!("{}:{}", self.settings.host, self.settings.port);
+            let text = format!("The new address {address} is used from the next start of Hearth on.");
+            notices.push(Notice::new("restart_needed", "info", text).with("address", address));
         }
         let of_engine = self.view.status.iter().filter_map(|status| status.model.as_ref());
         notices.extend(of_engine.flat_map(|model| &model.notices).map(|fault| Notice {
             code: fault.code.clone(),
             level: "warning".into(),
             text: fault.to_string(),
+            values: fault.values.clone(),
         }));
         notices
     }

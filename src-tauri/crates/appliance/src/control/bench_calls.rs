@@ -51,7 +51,7 @@ pub(super) async fn remove(State(control): State<Control>, Path(id): Path<String
     match control.benchmarks.remove(run.id).await.map_err(|error| failed(&error))? {
         true => Ok(StatusCode::NO_CONTENT.into_response()),
         false => {
-            let fault = Fault::new("bench_running", "This benchmark is still running.", "Cancel it first.");
+            let fault = Fault::new("bench_not_over", "This benchmark is still running.", "Cancel it first.");
             Err(refuse(StatusCode::CONFLICT, fault))
         }
     }

@@ -191,6 +191,10 @@ fn does_not_fit(profile: &Profile, plan: &Plan) -> Fault {
         profile.model, plan.context
     );
     Fault::new("does_not_fit", text, "Choose a smaller context or another model, or start it anyway.")
+        .with("model", &profile.model)
+        .with("context", plan.context)
+        .with("needed", plan.needed)
+        .with("available", plan.available.unwrap_or(0.0))
 }
 
 /// What can be seen to fail without starting a process is refused here.
@@ -240,7 +244,8 @@ async fn sized(control: &Control, profile: Profile) -> Result<Plan, Fault> {
     let planned = tokio::task::spawn_blocking(move || size(&profile, &around, &outlines)).await;
     planned.unwrap_or_else(|error| {
         let text = format!("The plan failed: {error}.");
-        Err(Fault::new("plan_failed", text, "Report this with the log."))
+        let fault = Fault::new("plan_failed", text, "Report this with the log.");
+        Err(fault.with("reason", error.to_string()))
     })
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn order(State(control): State<Control>, Path(number): Path<Str
         let text = format!("There is no download number {number}.");
         refuse(
             StatusCode::NOT_FOUND,
-            Fault::new("no_such_download", text, "Read the list of downloads again."),
+            Fault::new("no_such_download", text, "Read the list of downloads again.").with("number", &number),
         )
     };
     let number = number.parse::<u32>().map_err(|_| none())?.into();
@@ -86,7 +86,7 @@ pub(super) async fn token(State(control): State<Control>, body: Bytes) -> Answer
         None => None,
         Some(text) => Some(HubToken::parse(text).ok_or_else(|| {
             let text = "That is no Hugging Face token: it is one word that begins with hf_.".into();
-            bad("bad_hub_token", text, "Copy it from huggingface.co/settings/tokens.")
+            bad("not_a_hub_token", text, "Copy it from huggingface.co/settings/tokens.")
         })?),
     };
     control.hub.keep_token(parsed.as_ref()).map_err(|error| failed(&error))?;
@@ -103,7 +103,7 @@ pub(super) async fn remove(State(control): State<Control>, body: Bytes) -> Answe
     if view.profile.model == model && !matches!(view.life, Life::Stopped | Life::Failed { .. }) {
         let fault =
             Fault::new("model_in_use", format!("{model} is running."), "Stop it first, then delete it.");
-        return Err(refuse(StatusCode::CONFLICT, fault));
+        return Err(refuse(StatusCode::CONFLICT, fault.with("model", model)));
     }
     if let Some(downloads) = &control.hub.downloads {
         let list = downloads.list().borrow().clone();
@@ -131,7 +131,7 @@ async fn removed(model: String, act: fn(&hearth_hub::RepoFolder) -> Result<Remov
         Err(error) => {
             let text = format!("Deleting failed: {error}.");
             let fault = Fault::new("remove_failed", text, "Report this with the log.");
-            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, fault))
+            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, fault.with("reason", error.to_string())))
         }
     }
 }

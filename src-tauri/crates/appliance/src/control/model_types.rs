@@ -84,9 +84,11 @@ impl DownloadCard {
             (DownloadState::Running, Phase::Fetching) => DownloadPhase::Fetching,
             (DownloadState::Running, Phase::Verifying) => DownloadPhase::Verifying,
         };
-        let fault = |code: &str, message: &str, next: &str| Fault::new(code, sentence(message), next);
-        let waiting = trouble.map(|t| fault(&t.code, &t.message, &t.next_step));
-        let failed = download.problem.as_ref().map(|p| fault(&p.code, &p.message, &p.next_step));
+        let problem = trouble.map(|trouble| &trouble.problem).or(download.problem.as_ref());
+        let fault = problem.map(|problem| {
+            Fault::new(&problem.code, sentence(&problem.message), &problem.next_step)
+                .with_fields(&problem.values)
+        });
         DownloadCard {
             number: u32::try_from(download.number).unwrap_or(u32::MAX),
             model: download.id.clone(),
@@ -101,7 +103,7 @@ impl DownloadCard {
             to_verify: progress.to_verify as f64,
             rate: progress.rate,
             seconds_left: progress.seconds_left,
-            fault: waiting.or(failed),
+            fault,
             retry_in_s: trouble.map(|t| t.until.saturating_duration_since(Instant::now()).as_secs_f64()),
         }
     }

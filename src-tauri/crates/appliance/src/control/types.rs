@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use hearth_engine::status::Fault;
+use hearth_engine::status::{Fault, Values};
 use serde::{Deserialize, Serialize};
 use ts_rs::TS;
 
@@ -180,8 +180,26 @@ pub struct Notice {
     pub code: String,
     /// `info`, `warning` or `error`.
     pub level: String,
-    /// One sentence.
+    /// One sentence, or a fault's two.
     pub text: String,
+    /// The names and numbers in it, as in a fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[ts(optional, type = "Record<string, unknown>")]
+    pub values: Option<Box<Values>>,
+}
+
+impl Notice {
+    /// A notice without names and numbers.
+    pub fn new(code: &str, level: &str, text: impl Into<String>) -> Notice {
+        Notice { code: code.into(), level: level.into(), text: text.into(), values: None }
+    }
+
+    /// The same notice with a name or number of its sentence.
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Notice {
+        let value = serde_json::to_value(value).unwrap_or_default();
+        self.values.get_or_insert_default().insert(name.to_owned(), value);
+        self
+    }
 }
 
 /// Everything the dashboard shows now.

@@ -63,14 +63,16 @@ impl Store {
                 "The history could not be read and was moved to {}; a new one is begun.",
                 aside.display()
             );
-            return (store, Some(Notice { code: "history_moved".into(), level: "warning".into(), text }));
+            let notice = Notice::new("history_moved", "warning", text);
+            return (store, Some(notice.with("file", aside)));
         }
         let db = Connection::open_in_memory().expect("SQLite opens a database in memory");
         db.execute_batch(TABLES)
             .and_then(|()| db.execute_batch(usage::TABLE))
             .expect("the tables are valid SQL");
         let text = format!("The history cannot be kept and will be lost at the end: {error}.");
-        (Store { db }, Some(Notice { code: "history_in_memory".into(), level: "warning".into(), text }))
+        let notice = Notice::new("history_in_memory", "warning", text);
+        (Store { db }, Some(notice.with("reason", error.to_string())))
     }
 
     fn open(path: &Path) -> Result<Store, ApplianceError> {

@@ -290,6 +290,7 @@ impl Drive {
                     self.condemn(
                         "engine_silent",
                         format!("The engine has not answered for {} s.", silent.as_secs()),
+                        silent,
                     );
                 }
             }
@@ -336,6 +337,7 @@ impl Drive {
                     self.condemn(
                         "engine_stuck",
                         format!("The engine has not moved for {} s.", age.as_secs()),
+                        age,
                     );
                 }
             }
@@ -345,9 +347,10 @@ impl Drive {
     }
 
     /// Kills an engine that does not move; its exit is then handled like a crash with this fault.
-    fn condemn(&mut self, code: &str, message: String) {
+    fn condemn(&mut self, code: &str, message: String, silent: Duration) {
         self.log.add(&format!("-- {message} It is ended and started again."));
-        self.verdict = Some(Fault::new(code, message, "Nothing to do: it is started again."));
+        let fault = Fault::new(code, message, "Nothing to do: it is started again.");
+        self.verdict = Some(fault.with("seconds", silent.as_secs()));
         if let Some(engine) = &self.engine {
             engine.kill();
         }
@@ -426,7 +429,8 @@ impl Drive {
                 "engine_crashed",
                 format!("The engine ended unexpectedly with {text}."),
                 "It is started again; open the log if it happens often.",
-            ),
+            )
+            .with("end", text),
         };
         fault.with_evidence(evidence)
     }
@@ -449,5 +453,5 @@ fn given_up(fault: Fault) -> Fault {
         }
         _ => return fault,
     };
-    Fault { next_step: next_step.into(), ..fault }
+    Fault { next_step: next_step.into(), ..fault.with("given_up", true) }
 }

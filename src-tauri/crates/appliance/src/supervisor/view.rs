@@ -166,7 +166,8 @@ impl EngineView {
                         "engine_silent",
                         format!("The engine has not answered for {} s.", silent.as_secs()),
                         "Wait: it is ended and started again if it stays silent. Or stop it now.",
-                    ),
+                    )
+                    .with("seconds", silent.as_secs()),
                 },
                 None => EngineState::Serving { since_ms: *since_ms, prefill: self.prefill() },
             },

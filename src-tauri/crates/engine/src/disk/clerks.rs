@@ -166,12 +166,14 @@ fn fault(error: &io::Error, folder: &std::path::Path) -> Fault {
             format!("There is no room left for kept prefixes in {place}; they are no longer kept on disk."),
             "Make room or choose a smaller budget, and start the engine again.",
         )
+        .with("folder", place.to_string())
     } else {
         Fault::new(
             "prefix_disk_failed",
             format!("Kept prefixes cannot be written to {place}; they are no longer kept on disk."),
             "See what is wrong with the folder or the disk, and start the engine again.",
         )
+        .with("folder", place.to_string())
     };
     fault.with_evidence(error.to_string())
 }

@@ -138,6 +138,7 @@ impl Disk {
                 format!("The folder {place} cannot be used, so no prefixes are kept on disk."),
                 "Choose a folder that this user may write to.",
             )
+            .with("folder", place.to_string())
             .with_evidence(error.to_string())
         };
         let lock = lock(&request.folder).map_err(unusable)?.ok_or_else(|| {
@@ -146,6 +147,7 @@ impl Disk {
                 format!("Another engine keeps its prefixes in {place}, so this one keeps none on disk."),
                 "Give every engine a folder of its own.",
             )
+            .with("folder", place.to_string())
         })?;
         let (said, aside) = answers::read(&request.folder, &identity).unwrap_or_else(|why| {
             tracing::warn!(file = answers::NAME, "the kept answers are discarded: {why}");

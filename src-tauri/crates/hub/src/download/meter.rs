@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Problem;
 use crate::HubError;
 
 /// The speed shown is over this time.
@@ -52,12 +53,8 @@ pub struct Progress {
 /// Something that waiting may help.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trouble {
-    /// Code of the fault.
-    pub code: String,
-    /// Its sentence.
-    pub message: String,
-    /// What to do about it.
-    pub next_step: String,
+    /// The fault.
+    pub problem: Problem,
     /// When the next try is made.
     pub until: Instant,
 }
@@ -145,11 +142,7 @@ impl Meter {
     }
 
     pub(super) fn trouble(&self, error: &HubError, pause: Duration) {
-        self.inner().progress.trouble = Some(Trouble {
-            code: error.code().into(),
-            message: error.to_string(),
-            next_step: error.next_step().into(),
-            until: Instant::now() + pause,
-        });
+        self.inner().progress.trouble =
+            Some(Trouble { problem: Problem::from(error), until: Instant::now() + pause });
     }
 }

@@ -4,6 +4,7 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -60,11 +61,19 @@ pub struct Problem {
     pub message: String,
     /// What to do.
     pub next_step: String,
+    /// The names and numbers in both.
+    #[serde(default)]
+    pub values: Value,
 }
 
 impl From<&HubError> for Problem {
     fn from(error: &HubError) -> Problem {
-        Problem { code: error.code().into(), message: error.to_string(), next_step: error.next_step().into() }
+        Problem {
+            code: error.code().into(),
+            message: error.to_string(),
+            next_step: error.next_step().into(),
+            values: serde_json::to_value(error).unwrap_or_default(),
+        }
     }
 }
 
