@@ -1,5 +1,6 @@
 // The control API (`/api/*`) as typed calls. A failed call is always a ControlError with a fault: a sentence and a next step.
 // Called by the live stores and the pages; the chat has its own client because /v1 speaks OpenAI.
+import { inLanguage } from "./said/in-language";
 import { strings } from "./strings";
 import type { BenchComparison } from "./types/BenchComparison";
 import type { BenchList } from "./types/BenchList";
@@ -59,7 +60,7 @@ function isFault(value: unknown): value is Fault {
 async function refusal(response: Response): Promise<ControlError> {
   const body: unknown = await response.json().catch(() => null);
   const fault = (body as { error?: unknown } | null)?.error;
-  return new ControlError(response.status, isFault(fault) ? fault : strings.faults.unexpected(response.status));
+  return new ControlError(response.status, isFault(fault) ? inLanguage(fault) : strings.faults.unexpected(response.status));
 }
 
 export class Control {
@@ -87,7 +88,7 @@ export class Control {
 
   private async call<T>(path: string, method = "GET", body?: unknown): Promise<T> {
     const response = await this.fetch(path, { method, ...(body === undefined ? {} : { body: JSON.stringify(body) }) });
-    return (await response.json()) as T;
+    return inLanguage((await response.json()) as T);
   }
 
   state = () => this.call<Snapshot>("/api/state");

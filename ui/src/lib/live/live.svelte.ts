@@ -1,6 +1,7 @@
 // The one live picture of the appliance: holds the newest snapshot and the finished requests, keeps the event stream open,
 // and connects again by itself. Created once by App; every page reads from it.
 import { ControlError, type Control } from "../control";
+import { inLanguage } from "../said/in-language";
 import { serverEvents } from "../sse";
 import type { BenchProgress } from "../types/BenchProgress";
 import type { DownloadCard } from "../types/DownloadCard";
@@ -121,10 +122,11 @@ export class Live {
         clearTimeout(silence);
         silence = setTimeout(() => attempt.abort(), SILENCE_MS);
         onWord();
-        if (event === "state") this.accept(JSON.parse(data) as Snapshot);
-        else if (event === "request") this.add(JSON.parse(data) as RequestRecord);
-        else if (event === "downloads") this.downloads = JSON.parse(data) as DownloadCard[];
-        else if (event === "bench") this.bench = JSON.parse(data) as BenchProgress;
+        const told = inLanguage(JSON.parse(data) as unknown);
+        if (event === "state") this.accept(told as Snapshot);
+        else if (event === "request") this.add(told as RequestRecord);
+        else if (event === "downloads") this.downloads = told as DownloadCard[];
+        else if (event === "bench") this.bench = told as BenchProgress;
         if (this.connection !== "open") this.connection = "open";
       }
     } finally {

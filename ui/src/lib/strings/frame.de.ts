@@ -36,6 +36,7 @@ export const frameGerman: Translation<typeof frame> = {
     needs: (needed, available) => `Braucht ${needed} Speicher; ${available} sind zu haben.`,
     tight: "Es passt, aber nur knapp.",
     doesNotFit: "Es passt nicht: in den Einstellungen einen kleineren Kontext wählen.",
+    stages: { "start process": "Prozess starten", plan: "Plan", "read weights": "Gewichte lesen", "allocate KV": "KV belegen", "record graphs": "Graphen aufzeichnen", "warm up": "Aufwärmen" },
     stage: (stage, n, of) => `${stage}, Schritt ${n} von ${of}`,
     left: (time) => `noch etwa ${time}`,
     finishing: (n, time) => `${plural(n, "Anfrage wird", "Anfragen werden")} beendet; Abbruch in ${time}.`,

@@ -37,6 +37,7 @@ export const frame = {
     needs: (needed: string, available: string) => `Needs ${needed} of memory; ${available} can be had.`,
     tight: "It fits, but only just.",
     doesNotFit: "It does not fit: choose a smaller context in Settings.",
+    stages: { "start process": "start process", plan: "plan", "read weights": "read weights", "allocate KV": "allocate KV", "record graphs": "record graphs", "warm up": "warm up" } as Record<string, string>,
     stage: (stage: string, n: number, of: number) => `${stage}, step ${n} of ${of}`,
     left: (time: string) => `about ${time} left`,
     finishing: (n: number, time: string) => `Finishing ${plural(n, "request")}; cut off in ${time}.`,
