@@ -47,6 +47,25 @@ test("a key that others can read is found, named with its mode, and stands befor
   await accessible(page, "doctor");
 });
 
+test("in a German window every word of it is German, but for what other programs say", async () => {
+  const german = await open(browser, { locale: "de-DE" });
+  await german.goto(hearth.window);
+  await german.getByRole("navigation", { name: "Seiten" }).getByRole("link", { name: "Diagnose" }).click();
+  const keys = german.locator('li[data-check="permissions"]');
+  await keys.waitFor({ timeout: 60000 });
+  await keys.getByText("Andere Konten dieses Rechners können Hearths Schlüssel lesen.").waitFor();
+  await keys.getByText(/^Sie schließen\./).waitFor();
+  await keys.getByText(/^control-token: Rechte 644 in /).waitFor();
+  const found = await german.evaluate((token) => fetch("/api/doctor", { headers: { authorization: `Bearer ${token}` } }).then((r) => r.text()), hearth.token);
+  const shown = await german.locator("li[data-check]").evaluateAll((rows) => rows.map((row) => row.textContent).join("\n"));
+  for (const { title, finding } of JSON.parse(found).checks) {
+    assert.ok(!shown.includes(finding.text), finding.text);
+    if (!["Port", "Swap", "Hugging Face"].includes(title)) assert.ok(!shown.includes(title), title);
+  }
+  quiet(german);
+  await german.context().close();
+});
+
 test("the command line finds the same and ends with 1", async () => {
   const table = await command();
   assert.equal(table.code, 1);

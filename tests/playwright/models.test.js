@@ -9,6 +9,7 @@ import { launch, open, quiet, state } from "./lib/browser.js";
 import { FakeHub } from "./lib/hub.js";
 
 const COPY = "hearth/Ember-Copy";
+const FILES = "hearth/Ember-Files";
 let hub, hearth, browser, page;
 before(async () => {
   hub = await new FakeHub().start();
@@ -102,6 +103,46 @@ test("download: progress, pause, resume, and the model is here and can be run", 
   await here.getByRole("button", { name: "Start Ember-Copy" }).click();
   await state(page, "serving", 60000);
   assert.equal((await hearth.api("settings")).profile.model, COPY);
+});
+
+test("of GGUF files one is chosen: sizes at once, fit and speed as their headers come, and those that are no model say why", async () => {
+  await page.evaluate(() => (location.hash = "#/models"));
+  hub.asked.length = 0;
+  await look("ember-files");
+  const found = page.locator("section", { has: page.locator("#found") });
+  await found.getByText("GGUF", { exact: true }).waitFor();
+  await page.getByRole("button", { name: `Look at ${FILES}` }).click();
+  const dialog = page.getByRole("dialog", { name: FILES });
+  const row = (name) => dialog.getByRole("row", { name });
+  await row(/^Ember-Q8_0\.gguf/).getByText(/fits/).waitFor({ timeout: 60000 });
+  const note = (name) => row(name).locator("xpath=following-sibling::tr[1]");
+  await note(/^Ember-Q8_0\.gguf/).getByText("16 bits at load").waitFor();
+  await row(/^Ember-BF16\.gguf/).getByText(/fits/).waitFor();
+  assert.equal(await dialog.getByText("16 bits at load").count(), 1, "BF16 stays as it is");
+  await row(/^Strange-Q8_0\.gguf/).getByText(/cannot run/).waitFor();
+  await note(/^Strange-Q8_0\.gguf/).getByText(/^Strange-Q8_0\.gguf: the GGUF architecture `llama` is not supported/).waitFor();
+  await note(/^mmproj/).getByText(/vision tower/).waitFor();
+  await note(/^more\//).getByText(/folder of the repository/).waitFor();
+  assert.equal(await dialog.getByRole("radio").count(), 3, "what is no model cannot be chosen");
+  assert.equal(await dialog.getByRole("button", { name: /^Download / }).count(), 0, "nothing is chosen for anybody");
+  await accessible(page, "GGUF files");
+
+  await dialog.getByRole("radio", { name: "Ember-Q8_0.gguf" }).check();
+  await dialog.getByText(/^Weights in Q8_0 are expanded to 16 bits at load: [\d.]+\sMiB in the file, [\d.]+\sMiB in memory/).waitFor();
+  const needed = async () => /([\d.]+) MiB of/.exec((await dialog.textContent()).replaceAll("\u00a0", " "))?.[1];
+  const expanded = Number(await needed());
+  await dialog.getByRole("radio", { name: "Ember-BF16.gguf" }).check();
+  await dialog.getByText(/are expanded/).waitFor({ state: "detached" });
+  await until("its own plan", async () => Math.abs(Number(await needed()) - expanded) < 1); // Both have 16 bits a weight in memory.
+  await accessible(page, "a GGUF file");
+
+  await dialog.getByRole("radio", { name: "Ember-Q8_0.gguf" }).check();
+  await dialog.getByRole("button", { name: /^Download / }).click();
+  await region("Downloads").getByText("Done, verified").waitFor();
+  const [kept] = await hearth.api("downloads");
+  assert.deepEqual([kept.model, kept.file], [FILES, "Ember-Q8_0.gguf"]);
+  await page.getByRole("button", { name: `Take ${FILES} off the list` }).click();
+  await region("On this machine").getByRole("row", { name: /Ember-Q8_0/ }).waitFor();
 });
 
 test("a model that runs is not offered for deletion; a stopped one tells what deleting frees", async () => {

@@ -1,17 +1,19 @@
 // A hub on loopback that speaks the protocol of huggingface.co as far as the page Models uses it: listing, resolve with ranges, search.
-// It has one model that Hearth can run (the built-in one under another name), one of another family, and one that is gated.
+// It has one model that Hearth can run (the built-in one under another name), one of another family, one that is gated, and one that is
+// published as GGUF files.
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { fileURLToPath } from "node:url";
 import path from "node:path";
+import { gguf } from "./gguf.js";
 
 const EMBER = fileURLToPath(new URL("../../../src-tauri/assets/ember/model", import.meta.url));
 const NAMES = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
 const COMMIT = "c".repeat(40);
 
 const file = (name, bytes) => {
-  const large = name.endsWith(".safetensors");
+  const large = /\.(safetensors|gguf)$/.test(name);
   const hash = large ? createHash("sha256").update(bytes) : createHash("sha1").update(`blob ${bytes.length}\0`).update(bytes);
   return { name, bytes, large, blob: hash.digest("hex") };
 };
@@ -24,6 +26,16 @@ export class FakeHub {
       "hearth/Ember-Copy": { files: ember },
       "hearth/Other-Family": { files: other },
       "hearth/Behind-A-Gate": { files: ember, gated: "hf_right" },
+      "hearth/Ember-Files": {
+        files: [
+          file("README.md", Buffer.from("# Ember")),
+          file("Ember-BF16.gguf", gguf("BF16")),
+          file("Ember-Q8_0.gguf", gguf("Q8_0")),
+          file("Strange-Q8_0.gguf", gguf("Q8_0", "llama")),
+          file("mmproj-Ember.gguf", Buffer.from("GGUF")),
+          file("more/Ember-Q8_0.gguf", Buffer.from("GGUF")),
+        ],
+      },
     };
     /** Bytes per tenth of a second of large files; null: as fast as can be. */
     this.drip = null;
@@ -53,7 +65,7 @@ export class FakeHub {
     const json = (value) => response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(value));
     const refuse = (status, code) => response.writeHead(status, { "x-error-code": code }).end();
     if (this.broken) return refuse(this.broken, "");
-    if (url.pathname === "/api/models") return json(this.search(url.searchParams.get("search") ?? ""));
+    if (url.pathname === "/api/models") return json(this.search(url.searchParams.get("search") ?? "", url.searchParams.get("filter") ?? ""));
     const listing = /^\/api\/models\/([^/]+\/[^/]+)\/revision\//.exec(url.pathname);
     const resolve = /^\/([^/]+\/[^/]+)\/resolve\/[^/]+\/(.+)$/.exec(url.pathname);
     const id = (listing ?? resolve)?.[1];
@@ -74,8 +86,9 @@ export class FakeHub {
     return this.send(request, response, wanted);
   }
 
-  search(words) {
+  search(words, kind) {
     return Object.keys(this.models)
+      .filter((id) => this.models[id].files.some(({ name }) => name.endsWith(`.${kind}`)))
       .filter((id) => id.toLowerCase().includes(words.toLowerCase()))
       .map((id) => ({ id, downloads: 12345, likes: 7, gated: this.models[id].gated ? "manual" : false, tags: ["license:apache-2.0"], safetensors: { total: 8e6 } }));
   }

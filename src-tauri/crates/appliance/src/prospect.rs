@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use hearth_checkpoint::Outline;
+use hearth_engine::status::Fault;
 use hearth_hub::{
     Catalogue, GgufChoice, HubCache, HubError, Remote, RemoteFile, RemoteOutline, SearchHit, Unusable, Wish,
 };
 use hearth_model::{ModelError, family};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     control::{
@@ -134,6 +135,8 @@ fn size(
     let read = hearth_model::outline(&path);
     let ggufs = listing.gguf_choices().iter().filter(|choice| choice.unusable.is_none()).count();
     let formats = read.map(|outline| shares(&outline)).unwrap_or_default();
+    let fault = model.fault.clone().or_else(|| sized.as_ref().err().cloned());
+    let fault = fault.map(|fault| of_the_hub(fault, &outline.folder));
     Ok(Prospect {
         commit: listing.commit.clone(),
         file: file.clone(),
@@ -145,10 +148,22 @@ fn size(
         here: repository.as_ref().map_or(0, here) as f64,
         free: cache.and_then(|cache| cache.free()).map(|bytes| bytes as f64),
         formats,
-        fault: model.fault.clone().or_else(|| sized.as_ref().err().cloned()),
+        fault,
         plan: sized.ok(),
         model,
     })
+}
+
+/// A fault in a file that is not here yet: where its header is kept tells a person nothing.
+fn of_the_hub(mut fault: Fault, folder: &Path) -> Fault {
+    let place = format!("{}/", folder.display());
+    fault.message = fault.message.replace(&place, "");
+    for value in fault.values.iter_mut().flat_map(|values| values.values_mut()) {
+        if let Value::String(text) = value {
+            *text = text.replace(&place, "");
+        }
+    }
+    fault
 }
 
 /// Weights by format, largest first.

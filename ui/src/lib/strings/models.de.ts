@@ -166,7 +166,7 @@ export const modelsGerman: Translation<typeof models> = {
     part: "Teil",
     bytes: "Größe",
     expanded: (types, stored, loaded) =>
-      `${types} werden beim Laden zu 16-Bit-Zahlen entfaltet: ${stored} in der Datei, ${loaded} im Speicher. Das kostet Speicher und Tempo.`,
+      `Gewichte in ${types} werden beim Laden zu 16-Bit-Zahlen entfaltet: ${stored} in der Datei, ${loaded} im Speicher. Das kostet Speicher und Tempo.`,
   },
 
   gguf: {

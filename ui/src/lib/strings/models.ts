@@ -164,7 +164,7 @@ export const models = {
     part: "Part",
     bytes: "Size",
     expanded: (types: string, stored: string, loaded: string) =>
-      `${types} are expanded to 16 bits at load: ${stored} in the file, ${loaded} in memory. That costs memory and speed.`,
+      `Weights in ${types} are expanded to 16 bits at load: ${stored} in the file, ${loaded} in memory. That costs memory and speed.`,
   },
 
   gguf: {

@@ -149,7 +149,7 @@ export const doctor: Sentences = {
   disk_unknown: "Die Dateisysteme nennen ihre Größe nicht.",
   disk_full: (v) => `Für ${holds(v)} ist kein Platz mehr.`,
   disk_short: "Der Platz für Modelle ist knapp: Eines hat 20 GB oder mehr.",
-  disk_room: "Es ist Platz.",
+  disk_room: "Es ist genug Platz da.",
   seen_disk: (v) => `${holds(v)}: ${memory(v["free"])} frei von ${memory(v["total"])} in ${v["path"]}`,
   fix_room: "Platz schaffen: „hearth list“ zeigt die Modelle, und dies, was sonst groß ist.",
   port_unknown: "Es ist nicht bekannt, wo Hearth hören soll.",
