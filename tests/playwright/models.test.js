@@ -43,10 +43,10 @@ test("the page shows what is here and what is suggested, and asks the hub nothin
 test("a search finds models, and words without a match say so", async () => {
   await look("ember");
   await page.getByText(COPY, { exact: true }).waitFor();
-  await page.getByText(/12.345 downloads a month · apache-2\.0/).waitFor();
+  await page.getByText(/12.345 downloads a month · apache-2\.0/).first().waitFor();
   await accessible(page, "search");
   await look("nothing-like-it");
-  await page.getByText("Nothing with safetensors was found").waitFor();
+  await page.getByText("Nothing with safetensors or GGUF was found").waitFor();
   await page.getByRole("button", { name: "Close the search" }).click();
   await region("Found for").waitFor({ state: "detached" });
 });
