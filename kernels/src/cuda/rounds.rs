@@ -108,6 +108,7 @@ pub(crate) fn follow(cuda: &Cuda, pass: &Pass, ids: &[u32], picks: &[u32], follo
 }
 
 #[cfg(all(test, feature = "emulator"))]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::emulated::EmulatorOptions;
     use super::super::pass::block;

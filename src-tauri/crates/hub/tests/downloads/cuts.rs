@@ -99,7 +99,6 @@ async fn what_a_cut_connection_brought_is_kept() {
 }
 
 /// Drops a slow download when a part of the weights has come, and been written.
-
 pub async fn interrupted(scene: &Scene, run: impl Future<Output = Result<PathBuf, HubError>>) {
     let enough = async {
         let parts = || fs::read_dir(scene.folder().join("blobs")).into_iter().flatten().flatten();
