@@ -159,19 +159,19 @@ async fn fetch(
         return Err(bad(format!("{first} bytes of configuration")));
     }
     let mut bytes = remote.bytes(id, commit, file, 0, first).await?;
-    while is_gguf {
-        let length = bytes.len() as u64;
-        match header_end(&bytes).map_err(bad)? {
-            Some(end) => {
-                bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
-                break;
+    if is_gguf {
+        let end = loop {
+            if let Some(end) = header_end(&bytes).map_err(bad)? {
+                break end;
             }
-            None if length < file.size.min(LONGEST) => {
-                let next = length.saturating_mul(GROWTH).min(file.size).min(LONGEST);
-                bytes.extend(remote.bytes(id, commit, file, length, next).await?);
+            let (length, most) = (bytes.len() as u64, file.size.min(LONGEST));
+            if length >= most {
+                return Err(bad("its GGUF header has no end".into()));
             }
-            None => return Err(bad("its GGUF header has no end".into())),
-        }
+            let next = length.saturating_mul(GROWTH).min(most);
+            bytes.extend(remote.bytes(id, commit, file, length, next).await?);
+        };
+        bytes.truncate(usize::try_from(end).unwrap_or(usize::MAX));
     }
     if is_safetensors {
         let length = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length));

@@ -53,10 +53,10 @@ impl fmt::Display for Said {
 
 /// `say!(code, "Driver {version} answers for {name}.", version = ..., name = ...)`.
 macro_rules! say {
-    ($code:ident, $text:literal $(, $name:ident = $value:expr)* $(,)?) => {{
-        $(let $name = $value;)*
-        $crate::doctor::said::Said::new(stringify!($code), format!($text))$(.with(stringify!($name), &$name))*
-    }};
+    ($code:ident, $text:literal $(, $name:ident = $value:expr)* $(,)?) => {
+        $crate::doctor::said::Said::new(stringify!($code), format!($text $(, $name = $value)*))
+            $(.with(stringify!($name), &$value))*
+    };
 }
 pub(super) use say;
 
