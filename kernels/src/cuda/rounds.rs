@@ -191,7 +191,7 @@ mod tests {
             let mut picks: Vec<u32> = (0..ids.len() as u32).map(|row| row + 9).collect();
             for (s, follow) in follows.iter_mut().enumerate() {
                 if let Following::Head { want } = &mut follow.kind {
-                    *want = (below(2) == 0).then(|| picks.len());
+                    *want = (below(2) == 0).then_some(picks.len());
                     picks.extend(want.map(|_| wants[s]));
                 }
             }
