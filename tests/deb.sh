@@ -22,7 +22,7 @@ arch=$(dpkg-deb --field "$package" Architecture)
 if [ "$arch" != "$(dpkg --print-architecture)" ]; then
     # The kernel must hand programs of that architecture to an emulator.
     [ "$arch" = arm64 ] || die "there is no root for $arch here."
-    need_packages qemu-user-static
+    need_packages arch-test qemu-user-static
     formats=/proc/sys/fs/binfmt_misc
     [ -e $formats/register ] || mount -t binfmt_misc binfmt_misc $formats
     [ -e $formats/qemu-aarch64 ] || cat /usr/lib/binfmt.d/qemu-aarch64.conf >$formats/register
