@@ -1,8 +1,7 @@
 //! WebKitGTK settings that must stand in the environment before GTK starts. Called first by `main`.
 //!
 //! With NVIDIA's own driver, WebKit's DMA-BUF renderer shows blank windows (tauri#9394, #10702) and explicit sync on
-//! Wayland ends in protocol errors. Where nothing but the processor draws, compositing in GL makes the window cost five times
-//! as much (tests/playwright/COST.md). Only then, and only where the person has not chosen already, they are turned off.
+//! Wayland ends in protocol errors. Only then, and only where the person has not chosen already, they are turned off.
 
 use std::env;
 use std::ffi::OsStr;
@@ -17,8 +16,6 @@ const DONE: &str = "HEARTH_GRAPHICS_CHOSEN";
 struct Session {
     nvidia: bool,
     wayland: bool,
-    /// Some GPU draws.
-    gpu: bool,
     safe: bool,
 }
 
@@ -30,7 +27,6 @@ pub fn prepare(safe: bool) {
     let session = Session {
         nvidia: Path::new("/proc/driver/nvidia/version").exists(),
         wayland: env::var_os("WAYLAND_DISPLAY").is_some(),
-        gpu: has_gpu(Path::new("/dev/dri")),
         safe,
     };
     let wanted: Vec<_> =
@@ -42,12 +38,6 @@ pub fn prepare(safe: bool) {
     eprintln!("hearth-desktop: could not restart with graphics workarounds: {error}");
 }
 
-/// Whether the folder of graphics devices has one that renders.
-fn has_gpu(devices: &Path) -> bool {
-    let names = std::fs::read_dir(devices).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    names.into_iter().any(|name| name.to_string_lossy().starts_with("renderD"))
-}
-
 fn workarounds(session: &Session) -> Vec<(&'static str, &'static str)> {
     let mut wanted = Vec::new();
     if session.nvidia || session.safe {
@@ -56,10 +46,8 @@ fn workarounds(session: &Session) -> Vec<(&'static str, &'static str)> {
     if session.nvidia && session.wayland {
         wanted.push(("__NV_DISABLE_EXPLICIT_SYNC", "1"));
     }
-    if session.safe || !session.gpu {
-        wanted.push(("WEBKIT_DISABLE_COMPOSITING_MODE", "1"));
-    }
     if session.safe {
+        wanted.push(("WEBKIT_DISABLE_COMPOSITING_MODE", "1"));
         wanted.push(("LIBGL_ALWAYS_SOFTWARE", "1"));
     }
     wanted
@@ -70,7 +58,7 @@ mod tests {
     use super::*;
 
     fn names(nvidia: bool, wayland: bool, safe: bool) -> Vec<&'static str> {
-        workarounds(&Session { nvidia, wayland, gpu: true, safe }).into_iter().map(|(name, _)| name).collect()
+        workarounds(&Session { nvidia, wayland, safe }).into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
@@ -86,22 +74,6 @@ mod tests {
             names(true, true, false),
             ["WEBKIT_DISABLE_DMABUF_RENDERER", "__NV_DISABLE_EXPLICIT_SYNC"]
         );
-    }
-
-    #[test]
-    fn where_the_processor_draws_nothing_is_composited_in_gl() {
-        let session = Session { nvidia: false, wayland: false, gpu: false, safe: false };
-        assert_eq!(workarounds(&session), [("WEBKIT_DISABLE_COMPOSITING_MODE", "1")]);
-    }
-
-    #[test]
-    fn a_gpu_that_draws_is_a_render_node() {
-        let devices = tempfile::tempdir().expect("a folder");
-        assert!(!has_gpu(devices.path()) && !has_gpu(&devices.path().join("none")));
-        std::fs::write(devices.path().join("card0"), "").expect("writable");
-        assert!(!has_gpu(devices.path()), "a card that only shows");
-        std::fs::write(devices.path().join("renderD128"), "").expect("writable");
-        assert!(has_gpu(devices.path()));
     }
 
     #[test]
