@@ -10,8 +10,8 @@ import type { Snapshot } from "../types/Snapshot";
 
 /** The window is redrawn at most four times a second. */
 const REDRAW_MS = 250;
-/** The server speaks at least every three seconds; after this silence the connection counts as lost. */
-const SILENCE_MS = 7000;
+/** The server speaks at least every two seconds; after this silence the connection counts as lost. */
+const SILENCE_MS = 5000;
 const RETRY_MS = [300, 700, 1500, 3000];
 const KEPT_REQUESTS = 50;
 

@@ -105,8 +105,8 @@ test("an ended stream is lost, and found again by itself", async () => {
 test("silence counts as lost", async () => {
   lines[0]?.say("state", state("idle"));
   await pass(1);
-  // An idle machine speaks every three seconds; one word may be late.
-  await pass(6100);
+  // An idle machine speaks every two seconds; one word may be late.
+  await pass(4100);
   expect(live.connection).toBe("open");
   await pass(1000);
   expect(live.connection).toBe("lost");

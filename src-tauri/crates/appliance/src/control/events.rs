@@ -27,7 +27,7 @@ use super::{
 use crate::bench::types::BenchProgress;
 
 /// While nothing runs, the readings alone are told this much apart: whoever watches an idle machine shall not keep it busy.
-const CALM: Duration = Duration::from_millis(2900);
+const CALM: Duration = Duration::from_millis(1900);
 
 struct Listener {
     snapshot: watch::Receiver<Arc<Snapshot>>,
