@@ -79,7 +79,9 @@ impl<R: Runner> Worker<R> {
             let sequence = &self.running[member.index];
             let rows = segment.rows;
             let chosen = member.wanted.clone().all(|row| flight.sampled.id(row).is_some());
-            if !member.writes || !chosen || !sequence.may_run_ahead(rows) {
+            // Without its drafts nobody could tell which of the rows are right.
+            let told = sequence.drafts.len() + 1 >= rows;
+            if !member.writes || !chosen || !told || !sequence.may_run_ahead(rows) {
                 return false;
             }
             // Copying goes on where it went well; the state at a page's end must be kept before it is gone.
@@ -267,10 +269,7 @@ impl<R: Runner> Worker<R> {
         for ((member, segment), told) in members.zip(&mut flight.told) {
             let ended = outcome.ended.iter().any(|(index, _)| *index == member.index);
             let sequence = &mut self.running[member.index];
-            if ended && told.behind.is_some() {
-                // Perhaps it went on from a token that its answer does not have.
-                sequence.lost = true;
-            } else if told.behind.is_some() {
+            if !ended && told.behind.is_some() {
                 segment.position = sequence.computed;
                 segment.slot = sequence.slot;
                 segment.snapshots = sequence.snapshots(segment.rows);
@@ -317,12 +316,12 @@ impl Batch {
 }
 
 impl Sequence {
-    /// A pass of it was started that nobody will read: its first row, which holds the last token, is part of the text if
-    /// it began where the text ends.
+    /// A pass of it was started that nobody will read: its first row holds the last token, so it is part of the text. False
+    /// if none could be chosen.
+    ///
+    /// Where an answer ends before the last right draft the pass began behind that, so the state is that of another text.
+    /// Nobody will start from it: it would have to stand at a page's end, and no round that may fill a page is followed.
     pub(crate) fn keep_first_row(&mut self, rows: usize) -> bool {
-        if std::mem::take(&mut self.lost) {
-            return true;
-        }
         let known = self.computed < self.ids.len();
         if known {
             self.advance(rows, 1);

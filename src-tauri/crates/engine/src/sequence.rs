@@ -63,8 +63,6 @@ pub struct Sequence {
     pub echoed: bool,
     /// True: its text repeats itself by now, so that its next drafts should be copied.
     pub echoes: bool,
-    /// True: a pass that was started ahead perhaps goes on from a text that is not its own.
-    pub lost: bool,
     /// Where its text repeats itself.
     pub echo: Echo,
     /// How well copied drafts did lately.
@@ -140,7 +138,6 @@ impl Sequence {
             acceptance: Acceptance::default(),
             echoed: false,
             echoes: false,
-            lost: false,
             echo: Echo::default(),
             echo_acceptance: Acceptance::default(),
             speculation: Speculation::default(),
