@@ -29,7 +29,8 @@ fn engine(broken_from_the_start: bool) -> (Engine, Breaker) {
         if broken_from_the_start {
             switch.trip();
         }
-        let runner = Model::load(&source, ops, options, &mut |_| {}).map_err(crate::load::model_fault)?;
+        let runner =
+            Model::load(&source, ops, options, &mut |_| {}).map_err(crate::load_faults::model_fault)?;
         let patience = Duration::from_secs(600);
         Ok(Loaded {
             runner,

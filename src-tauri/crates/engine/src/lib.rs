@@ -36,6 +36,7 @@ pub mod histogram;
 mod keep;
 mod known;
 mod load;
+mod load_faults;
 mod logprobs;
 mod memory;
 #[cfg(test)]

@@ -6,21 +6,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use hearth_checkpoint::{Checkpoint, CheckpointError, Expanded, Outline};
+use hearth_checkpoint::Checkpoint;
 use hearth_kernels::{Device, OpError, Ops, cpu::Simd, selftest::Scale};
 use hearth_model::{
-    DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, ModelError, ModelSpec, RecordedGraphs,
-    family,
+    DraftHead, KvTypes, LoadOptions, LoadStage, MemoryLimit, Model, ModelSpec, RecordedGraphs, family,
 };
 use serde_json::Value;
 
 use crate::{
     board::{Board, loading},
     depth::Depth,
-    device_fault,
     disk::{Computed, DiskRequest, model_digest},
     draft_head::DraftWish,
     engine::{Loaded, Served},
+    load_faults::{checkpoint_fault, expanded, gpu_not_used, model_fault, not_opened, sentence},
     memory::{memory_limit, over_plan},
     model_runner::MemoryReport,
     policy::Policy,
@@ -290,46 +289,6 @@ fn switch_fp4_on(request: &LoadRequest, ops: &dyn Ops, board: &Board) -> Result<
     ops.set_fp4_activations(true).map_err(not_opened)
 }
 
-/// What is said of weights that take more memory than room in their file, if there are any.
-fn expanded(outline: &Outline) -> Option<Fault> {
-    let Expanded { types, stored, loaded } = outline.expanded()?;
-    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-    let text = format!(
-        "The weights stored as {} are expanded to 16 bits at load: {:.1} GiB in the file, {:.1} GiB in memory, and a token reads as much more.",
-        types.join(", "),
-        gib(stored),
-        gib(loaded)
-    );
-    let fault = Fault::new("gguf_expanded", text, "A safetensors copy in NVFP4 or FP8 stays packed.");
-    Some(fault.with("types", types).with("stored", stored).with("loaded", loaded))
-}
-
-/// A notice that the machine's GPU is not used, with the reason that opening it gave.
-fn gpu_not_used(error: &OpError) -> Fault {
-    let (reason, remedy) = match error {
-        OpError::Unavailable { reason, remedy, .. } => (reason.clone(), *remedy),
-        other => (other.to_string(), "Free some of the GPU's memory and start the model again."),
-    };
-    Fault::new(
-        "gpu_not_used",
-        format!("Models run on the CPU, since the GPU cannot be used: {reason}."),
-        remedy,
-    )
-    .with("reason", reason)
-    .with("remedy", remedy)
-}
-
-fn not_opened(error: OpError) -> Fault {
-    match error {
-        OpError::Unavailable { reason, remedy, .. } => {
-            let fault = Fault::new("device_unavailable", as_sentence(&reason), remedy);
-            fault.with("reason", reason).with("remedy", remedy)
-        }
-        _ => Fault::new("device_failed", sentence(&error), "Free some memory and try again.")
-            .with("reason", error.to_string()),
-    }
-}
-
 fn read_tokenizer(checkpoint: &Checkpoint) -> Result<Tokenizer, Fault> {
     let json = checkpoint.tokenizer_json().map_err(checkpoint_fault)?;
     let (config, tokenizer_config) = (checkpoint.config(), checkpoint.tokenizer_config());
@@ -383,49 +342,10 @@ fn recommended(generation_config: Option<&Value>) -> Sampling {
     if sampling.check().is_ok() { sampling } else { Sampling::default() }
 }
 
-fn checkpoint_fault(error: CheckpointError) -> Fault {
-    Fault::new(error.code(), sentence(&error), error.next_step())
-        .with_fields(&error)
-        .with_evidence(error.file())
-}
-
-pub(crate) fn model_fault(error: ModelError) -> Fault {
-    if let Some(fault) = error.device_fault().and_then(device_fault::fault) {
-        return fault;
-    }
-    let fault = Fault::new(error.code(), sentence(&error), error.next_step()).with_fields(&error);
-    match error.evidence() {
-        Some(evidence) => fault.with_evidence(evidence),
-        None => fault,
-    }
-}
-
-/// The error's text with a capital and a full stop; a name of a file or a tensor stays as it is.
-fn sentence(error: &dyn std::error::Error) -> String {
-    as_sentence(&error.to_string())
-}
-
-fn as_sentence(text: &str) -> String {
-    let text = text.trim_end_matches('.');
-    if text.split([' ', ':']).next().is_some_and(|word| word.contains(['.', '_', '/'])) {
-        return format!("{text}.");
-    }
-    let mut chars = text.chars();
-    let first = chars.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
-    format!("{first}{}.", chars.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_sentence_begins_with_a_capital_unless_it_begins_with_a_name() {
-        assert_eq!(as_sentence("the model needs 5 MiB"), "The model needs 5 MiB.");
-        assert_eq!(as_sentence("model.layers.0.mlp.gate: no number."), "model.layers.0.mlp.gate: no number.");
-        assert_eq!(as_sentence("config.json: no type"), "config.json: no type.");
-    }
 
     #[test]
     fn the_authors_recommendation_becomes_the_default_sampling() {
