@@ -450,6 +450,26 @@ fn sequences_in_one_pass_decode_to_the_same_bits_as_alone() {
     }
 }
 
+/// Rows of a prompt of `t`, and those from `first` on behind the others in the cache: against an f64 loop and the CPU.
+pub fn prefill_agrees(rng: &mut Rng, shape: AttentionShape, t: usize, first: usize) {
+    for format in NARROW {
+        let reading = Reading { layer: Layer::random(rng, shape, t), format, page_len: 64 };
+        let want = reading.layer.wanted_from(format);
+        let devices = one_of_each();
+        let defined = reading.run(&devices[0], 0, &[t], false);
+        close(&format!("{format:?} {shape:?}"), &defined, &want, 1e-2);
+        let defined = wide(&defined);
+        for device in &devices[1..] {
+            let what = format!("{format:?} {shape:?} {}", name(device));
+            // Rounded once: 2^-9 of a query and a weight are left out in bf16, 2^-12 in f16.
+            let tolerance = if format == KvFormat::Bf16 { 1e-2 } else { 1.5e-3 };
+            close(&what, &reading.run(device, 0, &[t], false), &defined, tolerance);
+            let rest = &defined[first * shape.q_heads * shape.head_dim..];
+            close(&what, &reading.run(device, first, &[t - first], false), rest, tolerance);
+        }
+    }
+}
+
 #[test]
 fn prefill_agrees_with_an_f64_loop_also_behind_a_cached_prefix() {
     let mut rng = Rng(40);
@@ -458,22 +478,6 @@ fn prefill_agrees_with_an_f64_loop_also_behind_a_cached_prefix() {
         (shape(6, 1, 128, 32, false), 101),
         (shape(2, 1, 256, 64, true), 70),
     ] {
-        for format in NARROW {
-            let reading = Reading { layer: Layer::random(&mut rng, shape, t), format, page_len: 64 };
-            let want = reading.layer.wanted_from(format);
-            let devices = one_of_each();
-            let defined = reading.run(&devices[0], 0, &[t], false);
-            close(&format!("{format:?} {shape:?}"), &defined, &want, 1e-2);
-            let defined = wide(&defined);
-            for device in &devices[1..] {
-                let what = format!("{format:?} {shape:?} {}", name(device));
-                // Rounded once: 2^-9 of a query and a weight are left out in bf16, 2^-12 in f16.
-                let tolerance = if format == KvFormat::Bf16 { 1e-2 } else { 1.5e-3 };
-                close(&what, &reading.run(device, 0, &[t], false), &defined, tolerance);
-                let first = 37;
-                let rest = &defined[first * shape.q_heads * shape.head_dim..];
-                close(&what, &reading.run(device, first, &[t - first], false), rest, tolerance);
-            }
-        }
+        prefill_agrees(&mut rng, shape, t, 37);
     }
 }

@@ -1,5 +1,5 @@
 //! Heads that fill the fast attention kernels only in part: every multiple of 16 from 80 to 240.
-use super::attention::{Layer, NARROW, Reading, merged_alike, shape};
+use super::attention::{Layer, NARROW, Reading, merged_alike, prefill_agrees, shape};
 use super::bench::*;
 use hearth_kernels::ops::KvFormat;
 
@@ -69,22 +69,6 @@ fn prefill_with_heads_of_every_size_agrees_with_an_f64_loop_also_behind_a_cached
         (shape(5, 1, 208, 16, false), 50),
         (shape(2, 1, 240, 64, true), 67),
     ] {
-        for format in NARROW {
-            let reading = Reading { layer: Layer::random(&mut rng, shape, t), format, page_len: 64 };
-            let want = reading.layer.wanted_from(format);
-            let devices = one_of_each();
-            let defined = reading.run(&devices[0], 0, &[t], false);
-            close(&format!("{format:?} {shape:?}"), &defined, &want, 1e-2);
-            let defined = wide(&defined);
-            for device in &devices[1..] {
-                let what = format!("{format:?} {shape:?} {}", name(device));
-                // Rounded once: 2^-9 of a query and a weight are left out in bf16, 2^-12 in f16.
-                let tolerance = if format == KvFormat::Bf16 { 1e-2 } else { 1.5e-3 };
-                close(&what, &reading.run(device, 0, &[t], false), &defined, tolerance);
-                let first = 23;
-                let rest = &defined[first * shape.q_heads * shape.head_dim..];
-                close(&what, &reading.run(device, first, &[t - first], false), rest, tolerance);
-            }
-        }
+        prefill_agrees(&mut rng, shape, t, 23);
     }
 }
