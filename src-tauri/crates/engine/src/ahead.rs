@@ -104,18 +104,15 @@ impl<R: Runner> Worker<R> {
     /// Those whose hidden states pass through the head, each with its last row and no depth yet. Counts a round of rest for
     /// those that rest.
     fn drafters(&mut self, flight: &Flight) -> Vec<Drafter> {
-        if self.drafts == 0 || !self.limits.mtp {
-            return Vec::new();
-        }
-        let members = flight.part.members.iter().map(|member| member.index);
-        let drafts = |index: &usize| {
-            let sequence = &mut self.running[*index];
-            match sequence.request.mtp_depth.unwrap_or(self.depth) {
-                Depth::Auto => !sequence.acceptance.rests(),
-                Depth::Fixed(depth) => depth > 0,
+        let mut drafters = Vec::new();
+        for index in flight.part.members.iter().map(|member| member.index) {
+            if self.may_draft(&self.running[index]) {
+                drafters.push(Drafter { index, row: 0, depth: 0 });
+            } else {
+                self.running[index].acceptance.rests();
             }
-        };
-        members.filter(drafts).map(|index| Drafter { index, row: 0, depth: 0 }).collect()
+        }
+        drafters
     }
 
     /// Makes sure that there are pages for the next pass of everybody.
