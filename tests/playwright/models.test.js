@@ -185,6 +185,21 @@ test("a model of another family is told before it is downloaded", async () => {
   await page.keyboard.press("Escape");
 });
 
+test("a dialog that was closed a moment ago does not close the next one", async () => {
+  await look("hearth/Other-Family");
+  await page.getByRole("dialog", { name: "hearth/Other-Family" }).waitFor();
+  // The browser tells of the closing in a task of its own, after the next one has been asked for.
+  await page.evaluate(() => {
+    document.querySelector("dialog").close();
+    const words = document.querySelector('input[type="search"]');
+    words.value = "hearth/Not-There";
+    words.dispatchEvent(new Event("input", { bubbles: true }));
+    words.form.requestSubmit();
+  });
+  await page.getByRole("dialog", { name: "hearth/Not-There" }).getByText(/is not on the hub/).waitFor();
+  await page.keyboard.press("Escape");
+});
+
 test("a folder is added and forgotten, and what is none says why", async () => {
   const folder = path.join(hearth.home, "elsewhere");
   mkdirSync(path.join(folder, "one"), { recursive: true });
