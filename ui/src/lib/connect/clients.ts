@@ -12,8 +12,6 @@ export interface Client {
   id: string;
   name: string;
   parts: Part[];
-  /** A path of the endpoint that this client needs besides chat completions. */
-  needs: "/v1/messages" | "/v1/responses" | null;
 }
 
 /** Single quotes for a shell, whatever is inside. */
@@ -76,16 +74,16 @@ export function clients(url: string, model: string, key: string | null): Client[
     "  ghcr.io/open-webui/open-webui:main",
   ];
   const cline = [`API Provider   OpenAI Compatible`, `Base URL       ${url}`, `API Key        ${word}`, `Model ID       ${model}`];
-  const one = (id: string, name: string, where: string, lines: string[], needs: Client["needs"] = null): Client => ({
-    id, name, parts: [{ where, text: lines.join("\n") }], needs,
+  const one = (id: string, name: string, where: string, lines: string[]): Client => ({
+    id, name, parts: [{ where, text: lines.join("\n") }],
   });
-  const codexClient = one("codex", "Codex", "~/.codex/config.toml", codex, "/v1/responses");
+  const codexClient = one("codex", "Codex", "~/.codex/config.toml", codex);
   if (key !== null) codexClient.parts.push({ where: t.terminal, text: `export HEARTH_API_KEY=${shell(key)}\ncodex` });
   return [
     one("curl", strings.use.curl, t.terminal, [curl]),
     one("python", strings.use.python, "pip install openai", python),
     one("javascript", "JavaScript", "npm install openai", javascript),
-    one("claude-code", "Claude Code", t.terminal, claude, "/v1/messages"),
+    one("claude-code", "Claude Code", t.terminal, claude),
     codexClient,
     one("open-webui", "Open WebUI", t.openWebUi, webui),
     one("cline", "Cline", t.cline, cline),

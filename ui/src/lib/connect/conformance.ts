@@ -244,13 +244,3 @@ export async function check({ run }: Check, endpoint: Endpoint): Promise<Outcome
     return fail(short((error as Error).message));
   }
 }
-
-/** Whether the endpoint has a path; null where nobody can tell now. An empty message is refused before any work. */
-export async function has(path: string): Promise<boolean | null> {
-  try {
-    const { status } = await fetch(path, { method: "POST", headers: { "content-type": "application/json" }, body: "{}" });
-    return status === 404 ? false : status === 400 || status === 422 ? true : null;
-  } catch {
-    return null;
-  }
-}

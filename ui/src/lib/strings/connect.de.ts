@@ -34,7 +34,6 @@ export const connectGerman: Translation<typeof connect> = {
     terminal: "Im Terminal",
     openWebUi: "Im Terminal; danach http://127.0.0.1:8080 öffnen",
     cline: "In VS Code: Cline, Settings",
-    missing: (name, path) => `Diese Version von Hearth hat noch kein ${path}, und ${name} braucht es.`,
   },
 
   conformance: {

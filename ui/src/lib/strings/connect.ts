@@ -32,7 +32,6 @@ export const connect = {
     terminal: "In a terminal",
     openWebUi: "In a terminal; then open http://127.0.0.1:8080",
     cline: "In VS Code: Cline, Settings",
-    missing: (name: string, path: string) => `This version of Hearth has no ${path} yet, and ${name} needs it.`,
   },
 
   conformance: {
