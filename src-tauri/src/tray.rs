@@ -1,6 +1,8 @@
 //! The tray: an icon per state, and start, stop, open, quit. Some desktops hide trays, so all of it except Quit is also
 //! in the window, and a window without a visible tray ends when it is closed (see `app`); Hearth itself goes on.
 
+use std::sync::{Mutex, MutexGuard};
+
 use hearth_appliance::control::types::EngineState;
 use tauri::image::Image;
 use tauri::menu::{Menu, MenuItem, PredefinedMenuItem};
@@ -27,9 +29,10 @@ pub mod item {
 }
 
 /// What the tray shows: words, an icon, and which of start and stop can be done.
+#[derive(Debug, Clone, PartialEq)]
 struct Face {
     words: String,
-    icon: Image<'static>,
+    icon: Icon,
     can_start: bool,
     can_stop: bool,
 }
@@ -40,7 +43,7 @@ impl Face {
         let Some(glimpse) = glimpse else {
             return Face {
                 words: say.not_connected.into(),
-                icon: include_image!("../icons/tray-error.png"),
+                icon: Icon::Error,
                 can_start: false,
                 can_stop: false,
             };
@@ -59,11 +62,11 @@ impl Face {
             EngineState::Restarting { .. } => (about(say.restarting), Icon::Error, false, true),
             EngineState::Error { fault } => (wrong(say.failed, &fault.message), Icon::Error, true, false),
         };
-        Face { words, icon: icon.image(), can_start, can_stop }
+        Face { words, icon, can_start, can_stop }
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Icon {
     Idle,
     Loading,
@@ -82,8 +85,18 @@ impl Icon {
     }
 }
 
+/// All that decides what the tray looks like.
+#[derive(Debug, Clone, PartialEq)]
+struct Shown {
+    face: Face,
+    language: Language,
+    keeps: bool,
+}
+
 /// The tray icon and the parts of its menu that change.
 pub struct Tray {
+    /// What it shows now. Every change goes to the desktop as a file and messages on the bus, so nothing is set twice.
+    shown: Mutex<Option<Shown>>,
     icon: TrayIcon<Wry>,
     status: MenuItem<Wry>,
     start: MenuItem<Wry>,
@@ -125,30 +138,46 @@ impl Tray {
             ],
         )?;
         let icon = TrayIconBuilder::with_id("hearth")
-            .icon(face.icon)
+            .icon(face.icon.image())
             .tooltip("Hearth")
             .menu(&menu)
             .on_menu_event(move |app, event| chosen(app, event.id().as_ref()))
             .build(app)?;
-        Ok(Tray { icon, status, start, stop, open, browser, leave, quit })
+        Ok(Tray { shown: Mutex::new(None), icon, status, start, stop, open, browser, leave, quit })
     }
 
-    /// Shows what the appliance said last; None when there is none. `keeps`: a window started it. Every text is set anew: the
-    /// language is a setting that can change at any time.
+    /// Shows what the appliance said last; None when there is none. `keeps`: a window started it. Where anything changed, every
+    /// text is set anew: the language is a setting that can change at any time.
     pub fn show(&self, glimpse: Option<&Glimpse>, language: Language, keeps: bool) -> tauri::Result<()> {
-        let (face, say) = (Face::of(glimpse, language), language.words());
-        self.icon.set_icon(Some(face.icon))?;
+        let next = Shown { face: Face::of(glimpse, language), language, keeps };
+        // Left empty while it is set, so that what was set only in part is set again the next time.
+        if self.shown().take().as_ref() == Some(&next) {
+            *self.shown() = Some(next);
+            return Ok(());
+        }
+        self.set(&next)?;
+        *self.shown() = Some(next);
+        Ok(())
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
+        self.shown.lock().expect("no holder of this lock can panic")
+    }
+
+    fn set(&self, Shown { face, language, keeps }: &Shown) -> tauri::Result<()> {
+        let say = language.words();
+        self.icon.set_icon(Some(face.icon.image()))?;
         self.icon.set_tooltip(Some(format!("Hearth: {}", face.words)))?;
         self.status.set_text(&face.words)?;
         self.start.set_enabled(face.can_start)?;
         self.stop.set_enabled(face.can_stop)?;
-        self.leave.set_enabled(keeps)?;
+        self.leave.set_enabled(*keeps)?;
         self.start.set_text(say.start)?;
         self.stop.set_text(say.stop)?;
         self.open.set_text(say.open)?;
         self.browser.set_text(say.browser)?;
         self.leave.set_text(say.leave)?;
-        self.quit.set_text(say.quit(keeps))
+        self.quit.set_text(say.quit(*keeps))
     }
 }
 
@@ -206,7 +235,7 @@ mod tests {
         ];
         for (i, a) in faces.iter().enumerate() {
             for b in &faces[i + 1..] {
-                assert_ne!(a.icon.rgba(), b.icon.rgba(), "{} and {}", a.words, b.words);
+                assert_ne!(a.icon.image().rgba(), b.icon.image().rgba(), "{} and {}", a.words, b.words);
             }
         }
         assert_eq!(faces[3].words, "It broke.");
