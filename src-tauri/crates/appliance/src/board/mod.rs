@@ -39,6 +39,8 @@ use crate::{
 const BUSY: Duration = Duration::from_millis(250);
 /// Between samples of the charts, and snapshots while nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
+/// A tick that comes this much too early counts: the snapshot before was published a moment after its own tick.
+const SLACK: Duration = Duration::from_millis(20);
 /// A prompt from this length on is marked in the charts: it explains what comes after it.
 const LONG_PROMPT: u32 = 32 * 1024;
 /// A model's files are looked at again this often, in case they came or went.
@@ -137,9 +139,9 @@ impl Keeper {
                     at_once = true;
                 }
             }
-            let sample_due = sampled.elapsed() >= IDLE;
+            let sample_due = sampled.elapsed() + SLACK >= IDLE;
             let busy = self.view.borrow().busy();
-            let due = at_once || sample_due || (busy && published.elapsed() >= BUSY);
+            let due = at_once || sample_due || (busy && published.elapsed() + SLACK >= BUSY);
             if !due {
                 continue;
             }
