@@ -1,7 +1,8 @@
 //! WebKitGTK settings that must stand in the environment before GTK starts. Called first by `main`.
 //!
 //! With NVIDIA's own driver, WebKit's DMA-BUF renderer shows blank windows (tauri#9394, #10702) and explicit sync on
-//! Wayland ends in protocol errors. Only then, and only where the person has not chosen already, they are turned off.
+//! Wayland ends in protocol errors. Where no GPU draws, that renderer composites every frame in GL on the processor, which costs
+//! ten times what the page itself does. Only then, and only where the person has not chosen already, they are turned off.
 
 use std::env;
 use std::ffi::OsStr;
@@ -16,6 +17,8 @@ const DONE: &str = "HEARTH_GRAPHICS_CHOSEN";
 struct Session {
     nvidia: bool,
     wayland: bool,
+    /// GL would be computed by the processor.
+    software: bool,
     safe: bool,
 }
 
@@ -27,6 +30,7 @@ pub fn prepare(safe: bool) {
     let session = Session {
         nvidia: Path::new("/proc/driver/nvidia/version").exists(),
         wayland: env::var_os("WAYLAND_DISPLAY").is_some(),
+        software: env::var_os("LIBGL_ALWAYS_SOFTWARE").is_some_and(|said| said == "1") || !has_render_node(),
         safe,
     };
     let wanted: Vec<_> =
@@ -38,9 +42,15 @@ pub fn prepare(safe: bool) {
     eprintln!("hearth-desktop: could not restart with graphics workarounds: {error}");
 }
 
+/// Whether the kernel offers a GPU that could draw.
+fn has_render_node() -> bool {
+    let Ok(nodes) = Path::new("/dev/dri").read_dir() else { return false };
+    nodes.flatten().any(|node| node.file_name().as_encoded_bytes().starts_with(b"renderD"))
+}
+
 fn workarounds(session: &Session) -> Vec<(&'static str, &'static str)> {
     let mut wanted = Vec::new();
-    if session.nvidia || session.safe {
+    if session.nvidia || session.software || session.safe {
         wanted.push(("WEBKIT_DISABLE_DMABUF_RENDERER", "1"));
     }
     if session.nvidia && session.wayland {
@@ -58,7 +68,11 @@ mod tests {
     use super::*;
 
     fn names(nvidia: bool, wayland: bool, safe: bool) -> Vec<&'static str> {
-        workarounds(&Session { nvidia, wayland, safe }).into_iter().map(|(name, _)| name).collect()
+        named(&Session { nvidia, wayland, software: false, safe })
+    }
+
+    fn named(session: &Session) -> Vec<&'static str> {
+        workarounds(session).into_iter().map(|(name, _)| name).collect()
     }
 
     #[test]
@@ -74,6 +88,12 @@ mod tests {
             names(true, true, false),
             ["WEBKIT_DISABLE_DMABUF_RENDERER", "__NV_DISABLE_EXPLICIT_SYNC"]
         );
+    }
+
+    #[test]
+    fn where_the_processor_draws_it_does_not_composite_in_gl() {
+        let session = Session { nvidia: false, wayland: false, software: true, safe: false };
+        assert_eq!(named(&session), ["WEBKIT_DISABLE_DMABUF_RENDERER"]);
     }
 
     #[test]
