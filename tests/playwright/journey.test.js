@@ -95,7 +95,7 @@ test("the dashboard moved: requests are listed, first token and history are know
   const speed = page.locator('section[aria-label="Speed"]');
   const [, , bandwidth] = await speed.locator("strong").allTextContents();
   assert.ok(bandwidth !== "");
-  // A machine at rest is told of every two seconds.
+  // A machine at rest is told of every three seconds.
   await until("the first token to be known", async () => /first token [\d.]+\s?m?s/.test(await speed.textContent()));
   await page.getByRole("button", { name: "15 min" }).click();
   const plot = page.locator('section[aria-label="Last 15 minutes"] .plot');

@@ -1,10 +1,10 @@
 // Asks for the samples of a chart again and again while it is shown, and never while the window is hidden.
 // Used by the history panel and the sparklines; the server keeps the samples, nothing is summed up here.
-import type { Control } from "../control";
 import type { History } from "../types/History";
+import type { Live } from "./live.svelte";
 
 /** How often a span is worth asking for: its smallest visible step. */
-const EVERY_MS: Record<number, number> = { 60: 1000, 900: 3000, 86400: 30000 };
+const EVERY_MS: Record<number, number> = { 60: 2000, 900: 3000, 86400: 30000 };
 /** The shortest pause while no request runs: a line that stands still need not be drawn every second. */
 const CALM_MS = 5000;
 
@@ -17,7 +17,7 @@ export interface HistoryPoll {
  * Call inside a component: `current` follows the span that `seconds` returns, until the component goes. Nothing is asked while
  * not `active`, and less often while `calm`.
  */
-export function pollHistory(control: Control, seconds: () => number, active: () => boolean, calm: () => boolean): HistoryPoll {
+export function pollHistory(live: Live, seconds: () => number, active: () => boolean, calm: () => boolean): HistoryPoll {
   let box = $state.raw<{ current: History | null; span: number }>({ current: null, span: 0 });
   $effect(() => {
     const [span, still] = [seconds(), calm()];
@@ -28,7 +28,8 @@ export function pollHistory(control: Control, seconds: () => number, active: () 
       if (asking || document.visibilityState === "hidden") return;
       asking = true;
       try {
-        const current = await control.history(span);
+        const current = await live.control.history(span);
+        if (box.span === span) await live.together();
         if (!over) box = { current, span };
       } catch {
         // Keeps the last picture; the status strip says that the machine is away.

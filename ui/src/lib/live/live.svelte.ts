@@ -10,13 +10,17 @@ import type { Snapshot } from "../types/Snapshot";
 
 /** The window is redrawn at most four times a second. */
 const REDRAW_MS = 250;
-/** The server speaks at least every two seconds; after this silence the connection counts as lost. */
-const SILENCE_MS = 5000;
+/** What is read rather than watched is redrawn once a second. */
+const STEADY_MS = 1000;
+/** The server speaks at least every three seconds; after this silence the connection counts as lost. */
+const SILENCE_MS = 7000;
 const RETRY_MS = [300, 700, 1500, 3000];
 const KEPT_REQUESTS = 50;
 
 export class Live {
   snapshot = $state.raw<Snapshot | null>(null);
+  /** The same, told once a second while the engine serves: for all but the speeds, so that most frames paint little. */
+  steady = $state.raw<Snapshot | null>(null);
   requests = $state.raw<RequestRecord[]>([]);
   /** The queue of downloads; null until it has been told. */
   downloads = $state.raw<DownloadCard[] | null>(null);
@@ -30,8 +34,15 @@ export class Live {
 
   private newest: Snapshot | null = null;
   private heard: number | null = null;
-  private drawnMs = 0;
+  /** On the clock that nobody sets. */
+  private drawnMs = -Infinity;
+  private steadyMs = -Infinity;
   private redraw: ReturnType<typeof setTimeout> | null = null;
+  private later: ReturnType<typeof setTimeout> | null = null;
+  /** Finished requests, also those that are not shown yet. */
+  private finished: RequestRecord[] = [];
+  /** Who waits for the next steady picture. */
+  private waiting: (() => void)[] = [];
   private wake: (() => void) | null = null;
   private attempt: AbortController | null = null;
   private stopped = false;
@@ -46,7 +57,7 @@ export class Live {
   close(): void {
     this.stopped = true;
     document.removeEventListener("visibilitychange", this.onVisible);
-    if (this.redraw) clearTimeout(this.redraw);
+    for (const timer of [this.redraw, this.later]) if (timer) clearTimeout(timer);
     this.attempt?.abort();
     this.wake?.();
   }
@@ -61,24 +72,48 @@ export class Live {
     if (!this.newest || snapshot.time_ms >= this.newest.time_ms) this.accept(snapshot);
   }
 
+  /** Resolves when the next steady picture is drawn, within a second: what was asked for meanwhile is painted in the same frame. */
+  together(): Promise<void> {
+    return new Promise((resolve) => {
+      this.waiting.push(resolve);
+      this.drawLater();
+    });
+  }
+
+  private drawLater(): void {
+    this.later ??= setTimeout(this.draw, Math.max(0, this.steadyMs + STEADY_MS - performance.now()));
+  }
+
   /** The stream is always right, even when the machine's clock was set back. */
   private accept(snapshot: Snapshot): void {
     const changed = this.newest?.state.kind !== snapshot.state.kind;
     this.newest = snapshot;
     this.heard = Date.now();
-    const wait = changed ? 0 : this.drawnMs + REDRAW_MS - Date.now();
+    const wait = changed ? 0 : this.drawnMs + REDRAW_MS - performance.now();
     if (wait <= 0) this.draw();
     else this.redraw ??= setTimeout(this.draw, wait);
   }
 
   private draw = (): void => {
-    if (this.redraw) clearTimeout(this.redraw);
-    this.redraw = null;
+    for (const timer of [this.redraw, this.later]) if (timer) clearTimeout(timer);
+    this.redraw = this.later = null;
     if (document.visibilityState === "hidden") return;
-    this.drawnMs = Date.now();
+    this.drawnMs = performance.now();
+    const serves = this.newest?.state.kind === "serving" && this.steady?.state.kind === "serving";
+    // Half a redraw early rather than a whole one late.
+    const due = this.drawnMs - this.steadyMs >= STEADY_MS - REDRAW_MS / 2;
+    if (due || !serves) this.drawSteady();
+    else this.drawLater();
     this.snapshot = this.newest;
     this.heardMs = this.heard;
   };
+
+  private drawSteady(): void {
+    this.steadyMs = this.drawnMs;
+    this.steady = this.newest;
+    this.requests = this.finished;
+    for (const resolve of this.waiting.splice(0)) resolve();
+  }
 
   private onVisible = (): void => {
     if (document.visibilityState === "visible") this.draw();
@@ -138,15 +173,17 @@ export class Live {
   private async loadRequests(): Promise<void> {
     try {
       const loaded = await this.control.requests(KEPT_REQUESTS);
-      const newer = this.requests.filter((r) => !loaded.some((l) => l.row === r.row) && r.row > (loaded[0]?.row ?? 0));
-      this.requests = [...newer, ...loaded].slice(0, KEPT_REQUESTS);
+      const newer = this.finished.filter((r) => !loaded.some((l) => l.row === r.row) && r.row > (loaded[0]?.row ?? 0));
+      this.finished = [...newer, ...loaded].slice(0, KEPT_REQUESTS);
+      this.requests = this.finished;
     } catch {
       // The stream tells whether the machine is there; the table fills at the next connection.
     }
   }
 
   private add(record: RequestRecord): void {
-    if (this.requests.some((r) => r.row === record.row)) return;
-    this.requests = [record, ...this.requests].slice(0, KEPT_REQUESTS);
+    if (this.finished.some((r) => r.row === record.row)) return;
+    this.finished = [record, ...this.finished].slice(0, KEPT_REQUESTS);
+    this.drawLater();
   }
 }

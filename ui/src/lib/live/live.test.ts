@@ -79,6 +79,50 @@ test("numbers are drawn at most four times a second, a change of state at once",
   await pass(1);
   expect(live.snapshot?.state.kind).toBe("stopped");
 });
+test("what is read rather than watched is drawn once a second while requests run, and with the same picture", async () => {
+  let drawn = 0;
+  let last: unknown = null;
+  for (let i = 0; i < 400; i++) {
+    lines[0]?.say("state", state("busy"));
+    await pass(10);
+    if (live.steady === last) continue;
+    [last, drawn] = [live.steady, drawn + 1];
+    expect(live.steady).toBe(live.snapshot);
+  }
+  expect(drawn).toBeGreaterThanOrEqual(4);
+  expect(drawn).toBeLessThanOrEqual(6);
+  lines[0]?.say("state", state("stopped"));
+  await pass(1);
+  expect(live.steady?.state.kind).toBe("stopped");
+});
+test("the last word is drawn everywhere, though none follows it", async () => {
+  lines[0]?.say("state", state("busy"));
+  await pass(300);
+  lines[0]?.say("state", state("idle"));
+  await pass(1);
+  expect(live.snapshot?.active).toHaveLength(0);
+  await pass(1000);
+  expect(live.steady).toBe(live.snapshot);
+});
+test("what was asked for is shown with the next picture, within a second", async () => {
+  lines[0]?.say("state", state("busy"));
+  await pass(1);
+  let shown = false;
+  void live.together().then(() => (shown = true));
+  await pass(500);
+  expect(shown).toBe(false);
+  await pass(500);
+  expect(shown).toBe(true);
+});
+test("a clock that is set back stops nothing", async () => {
+  lines[0]?.say("state", state("busy"));
+  await pass(1);
+  vi.setSystemTime(Date.now() - 3_600_000);
+  lines[0]?.say("state", state("idle"));
+  await pass(1001);
+  expect(live.snapshot?.active).toHaveLength(0);
+  expect(live.steady).toBe(live.snapshot);
+});
 test("a hidden window draws nothing and catches up when it is shown", async () => {
   lines[0]?.say("state", state("idle"));
   await pass(1);
@@ -105,8 +149,8 @@ test("an ended stream is lost, and found again by itself", async () => {
 test("silence counts as lost", async () => {
   lines[0]?.say("state", state("idle"));
   await pass(1);
-  // An idle machine speaks every two seconds; one word may be late.
-  await pass(4100);
+  // An idle machine speaks every three seconds; one word may be late.
+  await pass(6100);
   expect(live.connection).toBe("open");
   await pass(1000);
   expect(live.connection).toBe("lost");
@@ -133,9 +177,9 @@ test("a finished request comes on top, once, and the list keeps to its length", 
   await pass(1);
   const record = { ...requests("idle")[0], row: 100 } as RequestRecord;
   for (let i = 0; i < 2; i++) lines[0]?.say("request", record);
-  await pass(1);
+  await pass(1000);
   expect(live.requests.map((r) => r.row).slice(0, 2)).toEqual([100, 9]);
   for (let row = 101; row < 200; row++) lines[0]?.say("request", { ...record, row });
-  await pass(1);
+  await pass(1000);
   expect(live.requests).toHaveLength(50);
 });

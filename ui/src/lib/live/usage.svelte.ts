@@ -1,13 +1,16 @@
 // Asks what was served and what it took, when a request has ended and once a minute. Used by the cost card.
 import { untrack } from "svelte";
-import type { Control } from "../control";
 import type { Usage } from "../types/Usage";
+import type { Live } from "./live.svelte";
 
 const EVERY_MS = 60_000;
+/** Sums are not watched: requests that end one after the other are asked for once. */
+const PAUSE_MS = 4000;
 
 /** Call inside a component. `changed` is read only so that a new value asks again. */
-export function pollUsage(control: Control, hours: () => number, active: () => boolean, changed: () => unknown) {
+export function pollUsage(live: Live, hours: () => number, active: () => boolean, changed: () => unknown) {
   let box = $state.raw<{ current: Usage | null; hours: number }>({ current: null, hours: 0 });
+  let askedMs = 0;
   $effect(() => {
     const span = hours();
     changed();
@@ -16,14 +19,17 @@ export function pollUsage(control: Control, hours: () => number, active: () => b
     const ask = async () => {
       if (document.visibilityState === "hidden") return;
       try {
-        const current = await control.usage(span);
+        askedMs = Date.now();
+        const current = await live.control.usage(span);
+        if (box.hours === span) await live.together();
         if (!over) box = { current, hours: span };
       } catch {
         // Keeps the last figures; the status strip says that the machine is away.
       }
     };
-    // Requests that end in a row are asked for once. The answer must not ask again.
-    const soon = setTimeout(ask, untrack(() => box.hours) === span ? 300 : 0);
+    // The answer must not ask again.
+    const known = untrack(() => box.hours) === span;
+    const soon = setTimeout(ask, known ? Math.max(300, askedMs + PAUSE_MS - Date.now()) : 0);
     const timer = setInterval(ask, EVERY_MS);
     return () => {
       over = true;

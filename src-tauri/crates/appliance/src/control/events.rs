@@ -27,7 +27,7 @@ use super::{
 use crate::bench::types::BenchProgress;
 
 /// While nothing runs, the readings alone are told this much apart: whoever watches an idle machine shall not keep it busy.
-const CALM: Duration = Duration::from_millis(1900);
+const CALM: Duration = Duration::from_millis(2900);
 
 struct Listener {
     snapshot: watch::Receiver<Arc<Snapshot>>,
@@ -39,6 +39,8 @@ struct Listener {
     ending: watch::Receiver<bool>,
     /// The last state that was told, and when; null at first.
     told: Option<(Arc<Snapshot>, Instant)>,
+    /// A request was told of: the readings that it changed must not wait.
+    hurry: bool,
 }
 
 /// The present state at once, then changes. A listener that reads slowly gets the newest state, not all of them.
@@ -58,6 +60,7 @@ pub(super) async fn events(State(control): State<Control>) -> Response {
         },
         ending: control.ending.clone(),
         told: None,
+        hurry: false,
     };
     let events = stream::unfold(listener, |mut listener| async move {
         let event = listener.next().await?;
@@ -77,7 +80,10 @@ impl Listener {
                 biased;
                 () = ended(&mut self.ending) => return None,
                 request = self.requests.recv() => match request {
-                    Ok(request) => return Event::default().event("request").json_data(request).ok(),
+                    Ok(request) => {
+                        self.hurry = true;
+                        return Event::default().event("request").json_data(request).ok();
+                    }
                     Err(broadcast::error::RecvError::Lagged(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => return None,
                 },
@@ -99,11 +105,12 @@ impl Listener {
     /// True if the newest state says nothing but readings of a machine at rest, and the last one was told just now.
     fn may_wait(&mut self) -> bool {
         let Some((told, at)) = &self.told else { return false };
-        at.elapsed() < CALM && only_readings(told, &self.snapshot.borrow_and_update())
+        !self.hurry && at.elapsed() < CALM && only_readings(told, &self.snapshot.borrow_and_update())
     }
 
     fn state(&mut self) -> Option<Event> {
         let snapshot = self.snapshot.borrow_and_update().clone();
+        self.hurry = false;
         self.told = Some((snapshot.clone(), Instant::now()));
         Event::default().event("state").json_data(&*snapshot).ok()
     }
