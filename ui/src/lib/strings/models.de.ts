@@ -109,7 +109,7 @@ export const modelsGerman: Translation<typeof models> = {
 
   suggested: {
     title: "Vorschläge",
-    version: (version, day) => `Liste ${version}, durchgesehen am ${day}`,
+    version: (version, day) => `Liste ${version}, durchgesehen am ${day.replaceAll("-", "\u2011")}`,
     caption: "Modelle, die Hearth vorschlägt",
     model: "Modell",
     format: "Format",

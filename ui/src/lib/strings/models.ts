@@ -107,7 +107,7 @@ export const models = {
 
   suggested: {
     title: "Suggested",
-    version: (version: number, day: string) => `list ${version}, looked through on ${day}`,
+    version: (version: number, day: string) => `list ${version}, looked through on ${day.replaceAll("-", "\u2011")}`,
     caption: "Models that Hearth suggests",
     model: "Model",
     format: "Format",
