@@ -141,3 +141,33 @@ fn a_stretched_context_caches_by_layer_and_a_small_head_for_drafts_reach_the_eng
     let refused = house.api("POST", "/api/plan", beyond).json();
     assert!(refused["error"]["message"].as_str().unwrap().contains("YaRN"), "{refused}");
 }
+
+#[test]
+fn the_tokens_of_a_file_are_what_the_engine_drafts_from() {
+    let plot = Plot::new();
+    let house = plot.up(&[]);
+    let file = plot.root().join("ids.txt");
+    let ids: Vec<String> = (0..400).map(|id| id.to_string()).collect();
+    std::fs::write(&file, ids.join("\n")).unwrap();
+    let mut took = Vec::new();
+    let mut said = Vec::new();
+    for vocabulary in [Value::Null, json!(file)] {
+        let profile = json!({
+            "model": "ember", "max_requests": 1, "mtp_depth": "3", "draft_head": "nvfp4",
+            "draft_vocabulary": vocabulary,
+        });
+        assert_eq!(house.api("POST", "/api/engine/start", json!({ "profile": profile })).status, 202);
+        house.wait_for("serving");
+        let messages = json!([{ "role": "user", "content": "Tell me a story." }]);
+        let body = json!({ "model": "ember", "messages": messages, "max_tokens": 24, "temperature": 0 });
+        said.push(house.post("/v1/chat/completions", body).json()["choices"][0]["message"].clone());
+        // What the engine itself holds, not what was planned for it; the head for drafts is among the weights.
+        let parts = house.state()["memory"]["parts"].clone();
+        let weights = parts.as_array().unwrap().iter().find(|part| part["kind"] == "weights").cloned();
+        took.push(weights.unwrap_or_else(|| panic!("{parts}"))["bytes"].as_f64().unwrap());
+        house.api("POST", "/api/engine/stop", json!({ "now": true }));
+        house.wait_for("stopped");
+    }
+    assert!(took[1] < took[0], "{took:?}");
+    assert_eq!(said[0], said[1]);
+}
