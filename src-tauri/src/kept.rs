@@ -174,12 +174,15 @@ fn start_time(pid: i32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
+    /// Written by a process of its own: a file that this one has open for writing may be open in a child that another test has
+    /// just forked, too, and cannot be run until that is gone.
     fn program(folder: &Path, text: &str) -> PathBuf {
-        let path = folder.join("hearth");
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (text_file, path) = (folder.join("text"), folder.join("hearth"));
+        fs::write(&text_file, text).unwrap();
+        let done =
+            std::process::Command::new("install").arg("-m755").args([&text_file, &path]).status().unwrap();
+        assert!(done.success());
         path
     }
 
