@@ -3,7 +3,7 @@
 import type { History } from "../types/History";
 import type { Live } from "./live.svelte";
 
-/** How often a span is worth asking for: its smallest visible step. */
+/** How often a span is worth asking for: two steps of a line that is redrawn whole, less of one that moves slowly. */
 const EVERY_MS: Record<number, number> = { 60: 2000, 900: 3000, 86400: 30000 };
 /** The shortest pause while no request runs: a line that stands still need not be drawn every second. */
 const CALM_MS = 5000;
@@ -22,7 +22,6 @@ export function pollHistory(live: Live, seconds: () => number, active: () => boo
   $effect(() => {
     const [span, still] = [seconds(), calm()];
     if (!active()) return;
-    let over = false;
     let asking = false;
     const ask = async () => {
       if (asking || document.visibilityState === "hidden") return;
@@ -30,7 +29,8 @@ export function pollHistory(live: Live, seconds: () => number, active: () => boo
       try {
         const current = await live.control.history(span);
         if (box.span === span) await live.together();
-        if (!over) box = { current, span };
+        // Whether the machine is calm may have changed meanwhile; what was asked for is still worth showing.
+        if (seconds() === span) box = { current, span };
       } catch {
         // Keeps the last picture; the status strip says that the machine is away.
       } finally {
@@ -41,7 +41,6 @@ export function pollHistory(live: Live, seconds: () => number, active: () => boo
     const timer = setInterval(ask, Math.max(EVERY_MS[span] ?? 3000, still ? CALM_MS : 0));
     document.addEventListener("visibilitychange", ask);
     return () => {
-      over = true;
       clearInterval(timer);
       document.removeEventListener("visibilitychange", ask);
     };

@@ -10,29 +10,28 @@ const PAUSE_MS = 4000;
 /** Call inside a component. `changed` is read only so that a new value asks again. */
 export function pollUsage(live: Live, hours: () => number, active: () => boolean, changed: () => unknown) {
   let box = $state.raw<{ current: Usage | null; hours: number }>({ current: null, hours: 0 });
-  let askedMs = 0;
+  let askedMs = -Infinity;
   $effect(() => {
     const span = hours();
     changed();
     if (!active()) return;
-    let over = false;
     const ask = async () => {
       if (document.visibilityState === "hidden") return;
       try {
-        askedMs = Date.now();
+        askedMs = performance.now();
         const current = await live.control.usage(span);
         if (box.hours === span) await live.together();
-        if (!over) box = { current, hours: span };
+        // The next request may have ended meanwhile; what was asked for is still worth showing.
+        if (hours() === span) box = { current, hours: span };
       } catch {
         // Keeps the last figures; the status strip says that the machine is away.
       }
     };
     // The answer must not ask again.
     const known = untrack(() => box.hours) === span;
-    const soon = setTimeout(ask, known ? Math.max(300, askedMs + PAUSE_MS - Date.now()) : 0);
+    const soon = setTimeout(ask, known ? Math.max(300, askedMs + PAUSE_MS - performance.now()) : 0);
     const timer = setInterval(ask, EVERY_MS);
     return () => {
-      over = true;
       clearTimeout(soon);
       clearInterval(timer);
     };
