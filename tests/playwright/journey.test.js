@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { accessible } from "./lib/a11y.js";
-import { Appliance, until } from "./lib/appliance.js";
+import { Appliance, sleep, until } from "./lib/appliance.js";
 import { launch, longAnswers, open, quiet, state } from "./lib/browser.js";
 
 let hearth, browser, page;
@@ -129,6 +129,26 @@ test("the charts move while a client writes, and the decode figure is live", asy
   await page.getByRole("cell", { name: "writing" }).waitFor({ state: "detached" });
   await until("the chart to be drawn anew", async () => (await shot()) !== before);
   await accessible(page, "serving");
+});
+
+test("what was served is counted while one request ends after the other", async () => {
+  let going = true;
+  const body = JSON.stringify({ model: "ember", max_tokens: 100, ignore_eos: true, messages: [{ role: "user", content: "Hello" }] });
+  const client = (async () => {
+    while (going) {
+      await fetch(`${hearth.base}/v1/chat/completions`, { method: "POST", headers: { "content-type": "application/json" }, body }).then((answer) => answer.text());
+      await sleep(200);
+    }
+  })();
+  const served = async () => (await page.locator('section[aria-label="Served"]').textContent()).match(/(\d+) requests/)?.[1];
+  const before = await served();
+  try {
+    await until("the count to rise meanwhile", async () => (await served()) !== before);
+  } finally {
+    going = false;
+    await client;
+  }
+  await page.getByRole("cell", { name: "writing" }).waitFor({ state: "detached" });
 });
 
 test("Stop while a request runs asks first, and names it", async () => {
