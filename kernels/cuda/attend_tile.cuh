@@ -1,9 +1,10 @@
 // A tile of attend_decode.cu: 64 positions of keys or of values of one head in shared memory, and the operands of the tensor
 // cores that lanes read from it.
 #pragma once
+#include "attend_split.cuh"
 #include "kv.cuh"
 
-constexpr u32 BLOCK = 64; // positions of a tile: 16 per warp
+static_assert(BLOCK == 64, "16 positions for each of four warps");
 
 // A tile: 64 positions of keys or of values of one head. Heads of other sizes lie in one of the next larger HD, which is zeros
 // behind them; their scales, as many to a position as it has, lie as close as in the cache.

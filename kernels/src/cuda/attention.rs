@@ -1,8 +1,9 @@
 //! Launchers of the attention ops: checks as the CPU makes them, then one launch each.
 
+use super::attention_decode::{BLOCK, DecodePlan};
 use super::attention_kernels::{self, HeadRoom};
 use super::gpu::{Args, Launch, bytes_of};
-use super::{Cuda, DECODE_ROWS, tier};
+use super::{Cuda, DECODE_ROWS};
 use crate::cpu::kv::check_shape;
 use crate::cpu::segments::check_pages;
 use crate::ops::{AttentionShape, KvFormat, KvLayer, Norm, Pass};
@@ -49,52 +50,25 @@ const _: () = assert!(size_of::<AppendArgs>() == 632);
 /// `struct AttendGeneral` in attend_general.cu.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-struct GeneralArgs {
-    pass: u64,
-    q: u64,
-    keys: u64,
-    values: u64,
-    out: u64,
-    q_heads: u32,
-    kv_heads: u32,
-    head_dim: u32,
-    q_stride: u32,
-    page_len: u32,
-    format: u32,
-    gated: u32,
-    scale: f32,
+pub(super) struct GeneralArgs {
+    pub pass: u64,
+    pub q: u64,
+    pub keys: u64,
+    pub values: u64,
+    pub out: u64,
+    pub q_heads: u32,
+    pub kv_heads: u32,
+    pub head_dim: u32,
+    pub q_stride: u32,
+    pub page_len: u32,
+    pub format: u32,
+    pub gated: u32,
+    pub scale: f32,
 }
 
 // SAFETY: repr(C); five u64, then eight numbers of 4 bytes: no padding.
 unsafe impl Args for GeneralArgs {}
 const _: () = assert!(size_of::<GeneralArgs>() == 72);
-
-/// `struct AttendDecode` in attend_merge.cuh.
-#[repr(C)]
-#[derive(Debug, Clone, Copy)]
-struct DecodeArgs {
-    pass: u64,
-    q: u64,
-    keys: u64,
-    values: u64,
-    out: u64,
-    partial: u64,
-    counters: u64,
-    first: u32,
-    rows: u32,
-    q_heads: u32,
-    kv_heads: u32,
-    q_stride: u32,
-    page_len: u32,
-    gated: u32,
-    splits: u32,
-    slots: u32,
-    scale: f32,
-}
-
-// SAFETY: repr(C); seven u64, then ten numbers of 4 bytes: no padding.
-unsafe impl Args for DecodeArgs {}
-const _: () = assert!(size_of::<DecodeArgs>() == 96);
 
 /// `struct AttendPrefill` in attend_prefill.cu.
 #[repr(C)]
@@ -272,7 +246,7 @@ pub(crate) fn paged(
         return cuda.gpu.launch(&launch, bytes_of(&args));
     }
     if let Some(plan) = DecodePlan::new(cuda, pass, shape, page_len, cache.format) {
-        return decode(cuda, pass, &args, &plan);
+        return plan.launch(cuda, t, &args);
     }
     let grid = [(t * q_heads) as u32, 1, 1];
     let launch = Launch { kernel: "attend_general", grid, block: 128, shared: 0, pdl: true };
@@ -298,122 +272,4 @@ fn prefill_launch(pass: &Pass, shape: &AttentionShape, page_len: usize, format: 
     let kept = 2 * PREFILL_BLOCK * format.bytes(width);
     let shared = (wide + kept + 4 * QUERIES) as u32;
     Some(Launch { kernel, grid: [blocks as u32, kv_heads as u32, 1], block: 128, shared, pdl: true })
-}
-
-/// Positions of a tile of the decode kernel.
-const BLOCK: usize = 64;
-/// Splits merged at a time.
-const SET: usize = 16;
-/// Most blocks of a multiprocessor that are planned for: three hide each other's barriers better than two with more tiles.
-const MOST_RESIDENT: usize = 3;
-/// Most splits of a row: sets of sets.
-const MOST_SPLITS: usize = SET * SET;
-
-/// How the decode kernel runs over a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DecodePlan {
-    kernel: &'static str,
-    /// Most splits of a row, by device and heads alone.
-    splits: usize,
-    /// Splits that the longest context needs.
-    used: usize,
-    slots: u32,
-    shared: u32,
-}
-
-impl DecodePlan {
-    /// None where the kernel does not apply: f32 caches, heads of no [`HeadRoom`], more than 32 query heads to a key head (16
-    /// where heads of 256 have room to spare), pages that are no multiple of a tile.
-    fn new(
-        cuda: &Cuda,
-        pass: &Pass,
-        shape: &AttentionShape,
-        page_len: usize,
-        format: KvFormat,
-    ) -> Option<DecodePlan> {
-        let octets = (shape.q_heads / shape.kv_heads).div_ceil(8);
-        let together = pass.segments.iter().map(|s| s.rows).max().unwrap_or(1).min(4);
-        if !page_len.is_multiple_of(BLOCK) {
-            return None;
-        }
-        let head_room = HeadRoom::of(shape.head_dim)?;
-        let (width, sizes) = (head_room.width(), head_room.units());
-        let (least, tile) = (*sizes.iter().find(|units| **units >= octets)?, BLOCK * format.bytes(width));
-        let wanted = (octets * together).min(4).next_power_of_two();
-        let room = cuda.properties().shared as usize;
-        // By the smallest block, whatever the rows are: how a row is split may depend on nothing but the device.
-        let resident = (1..=MOST_RESIDENT)
-            .rev()
-            .find(|resident| slots(fixed_bytes(width, least), tile, room, *resident).is_some())?;
-        let splits =
-            (resident * cuda.properties().multiprocessors as usize / shape.kv_heads).clamp(1, MOST_SPLITS);
-        // Fewer units where shared memory is too small for the queries of so many.
-        let fitting = sizes.iter().rev().filter(|units| (least..=wanted.max(least)).contains(*units));
-        fitting.copied().find_map(|units| {
-            let kernel = attention_kernels::decode(format, head_room, units)?;
-            let fixed = fixed_bytes(width, units);
-            let slots = (1..=resident).rev().find_map(|resident| slots(fixed, tile, room, resident))?;
-            Some(DecodePlan {
-                kernel,
-                splits,
-                used: splits.min(tier(pass).div_ceil(BLOCK)),
-                slots: slots as u32,
-                shared: (fixed + slots * tile) as u32,
-            })
-        })
-    }
-}
-
-/// Shared memory of a block of the decode kernel without its tiles: queries, weights, peaks and factors of its units.
-fn fixed_bytes(width: usize, units: usize) -> usize {
-    units * (width / 16 * 512 + 4 * 512 + 4 * 32 + 32)
-}
-
-/// Tiles of a block when `resident` of them share a multiprocessor whose blocks may have `room` bytes; three blocks only
-/// where each still has three tiles: two copies under way while one is used.
-fn slots(fixed: usize, tile: usize, room: usize, resident: usize) -> Option<usize> {
-    let least = if resident > 2 { 3 } else { 2 };
-    let each = room / resident - if resident > 1 { 1024 } else { 0 };
-    [6, 4, 3, 2].into_iter().filter(|slots| *slots >= least).find(|slots| fixed + slots * tile <= each)
-}
-
-/// Launches the decode kernel over strips of rows.
-fn decode(cuda: &Cuda, pass: &Pass, general: &GeneralArgs, plan: &DecodePlan) -> Result<()> {
-    let (q_heads, kv_heads) = (general.q_heads as usize, general.kv_heads as usize);
-    let sets = plan.splits.div_ceil(SET);
-    let parts = DECODE_ROWS * q_heads * (plan.splits + sets);
-    let partial = cuda.working("attend partial", 4 * parts * (general.head_dim as usize + 4))?;
-    let counters = cuda.working("attend counters", 4 * DECODE_ROWS * kv_heads * (sets + 1))?;
-    let t = pass.rows();
-    for first in (0..t).step_by(DECODE_ROWS) {
-        let rows = DECODE_ROWS.min(t - first);
-        let args = DecodeArgs {
-            pass: general.pass,
-            q: general.q,
-            keys: general.keys,
-            values: general.values,
-            out: general.out,
-            partial,
-            counters,
-            first: first as u32,
-            rows: rows as u32,
-            q_heads: general.q_heads,
-            kv_heads: general.kv_heads,
-            q_stride: general.q_stride,
-            page_len: general.page_len,
-            gated: general.gated,
-            splits: plan.splits as u32,
-            slots: plan.slots,
-            scale: general.scale,
-        };
-        let launch = Launch {
-            kernel: plan.kernel,
-            grid: [plan.used as u32, general.kv_heads, rows as u32],
-            block: 128,
-            shared: plan.shared,
-            pdl: true,
-        };
-        cuda.gpu.launch(&launch, bytes_of(&args))?;
-    }
-    Ok(())
 }

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 /// Most graphs; a pass of yet another shape runs as it comes.
 const MOST: usize = 256;
 
-/// Below and above these context tiers no launch differs: a row has at most 144 splits of 64 positions.
+/// Below and above these context tiers no launch differs: a row has at most 256 splits of 64 positions.
 const TIERS: [usize; 2] = [256, 16_384];
 
 /// What makes one recorded graph differ from another: whatever a grid or a kernel's name depends on.

@@ -2,6 +2,7 @@
 //! through the emulator. One op family per file; this one names them.
 
 mod attention;
+mod attention_decode;
 mod attention_kernels;
 mod counter;
 mod draft_head;

@@ -391,15 +391,16 @@ fn contexts_of_many_splits_are_merged_the_same_for_every_row() {
 
 #[test]
 #[cfg(feature = "emulator")]
-fn sets_of_splits_are_merged_the_same_for_every_row() {
+fn more_splits_than_are_asked_for_at_once_are_merged_the_same_for_every_row() {
     let mut rng = Rng(38);
-    // 48 splits of 64 positions: 16, 17 and 18 of them in use, so one set, then two, the last row of a pass in the second.
-    for t in [1024, 1026, 1106] {
+    // 48 splits of 64 positions: 16, 17 and 18 of them in use, so that one lane of the merging threads has a second, the last row
+    // of a pass alone. 192: 129 and 131 in use, a lane's ninth.
+    for (t, multiprocessors) in [(1024, 16), (1026, 16), (1106, 16), (8258, 64), (8350, 64)] {
         // A key that lies next to a tie of E2M1 may go the other way than on the CPU: 2e-4 here. bf16 shows merging alone.
         for (format, tolerance) in [(KvFormat::Bf16, 2e-5), (KvFormat::Nvfp4, 1e-3)] {
             let layer = Layer::random(&mut rng, shape(2, 1, 64, 8, true), t);
             let reading = Reading { layer, format, page_len: 64 };
-            merged_alike(&reading, &[backends().remove(0), emulated_with(16)], tolerance);
+            merged_alike(&reading, &[backends().remove(0), emulated_with(multiprocessors)], tolerance);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::family::{self, Names, Place};
 use crate::formats::Formats;
 use crate::parts::{self, Matrix};
 use crate::spec::{Ffn, Layer, Mixer, ModelSpec};
-use crate::{DraftHead, KvTypes, LoadOptions, ModelError};
+use crate::{DraftHead, KvType, KvTypes, LoadOptions, ModelError};
 use hearth_checkpoint::LinearFormat;
 use serde::Serialize;
 
@@ -125,7 +125,8 @@ pub fn round(
         draft_head,
         ..LoadOptions::default()
     };
-    let budget = Budget::of(spec, formats, &options)?;
+    // Refuses what no model can be.
+    Budget::of(spec, formats, &options)?;
     let names = family::names(spec);
     let rows = drafts + 1;
     let mut verify = Entries::default();
@@ -136,8 +137,8 @@ pub fn round(
     let embedded = |rows: usize| embedding.bytes(rows as u64, spec.hidden as u64);
     verify.add("embed", "embedding", 1, embedded(rows));
     for (i, layer) in spec.layers.iter().enumerate() {
-        let read = kv.of(spec, Place::Layer(i)).bytes(layer).saturating_mul(context as u64);
-        verify.layer(spec, layer, &names, Place::Layer(i), formats, rows, read)?;
+        let place = Place::Layer(i);
+        verify.layer(spec, layer, &names, place, formats, rows, (kv.of(spec, place), context))?;
     }
     verify.add("rms_norm", "final norm", 1, 4 * spec.hidden as u64);
     verify.add("linear", "head", 2, head);
@@ -151,8 +152,7 @@ pub fn round(
         let join = formats.format(names.mtp_join(), hidden, width)?.bytes(hidden as u64, width as u64);
         draft.add("embed", "embedding", 2, embedded(1));
         draft.add("linear", "MTP join", 2, join);
-        let kv = budget.mtp_kv_per_token.saturating_mul(context as u64);
-        draft.layer(spec, &mtp.layer, &names, Place::Mtp, formats, 1, kv)?;
+        draft.layer(spec, &mtp.layer, &names, Place::Mtp, formats, 1, (kv.of(spec, Place::Mtp), context))?;
         draft.add("rms_norm", "final norm", 1, 4 * hidden as u64);
         let (drafting, table) = match options.draft_head.is_the_models_own() {
             true => (head, 0),
@@ -182,7 +182,7 @@ impl Entries {
         }
     }
 
-    /// A layer on `rows` rows of one sequence whose keys and values take `kv` bytes.
+    /// A layer on `rows` rows of one sequence of so many tokens, their keys and values of this type.
     #[allow(clippy::too_many_arguments)]
     fn layer(
         &mut self,
@@ -192,13 +192,18 @@ impl Entries {
         place: Place,
         formats: &dyn Formats,
         rows: usize,
-        kv: u64,
+        (kv, context): (KvType, usize),
     ) -> Result<(), ModelError> {
         match &layer.mixer {
-            Mixer::FullAttention(_) => {
+            Mixer::FullAttention(a) => {
+                // Attention splits a context among blocks and joins what they found, but for caches and heads that only the
+                // general kernel takes.
+                let split =
+                    kv != KvType::F32 && a.head_dim.is_multiple_of(16) && (64..=256).contains(&a.head_dim);
+                let read = kv.bytes(layer).saturating_mul(context as u64);
                 self.add("attend_in", "attention", 1, 0);
                 self.add("attend_append", "attention", 1, 0);
-                self.add("attend_paged", "attention", 1, kv);
+                self.add("attend_paged", "attention", 1 + u32::from(split), read);
                 self.add("linear_add", "attention", 1, 0);
             }
             Mixer::GatedDeltaNet(g) => {
