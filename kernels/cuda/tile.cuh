@@ -36,7 +36,7 @@ static_assert(sizeof(Matrix) == 48, "as in pack.rs");
 
 TILE_FN u32 word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
-// ONCE: no other warp of the block reads it.
+// ONCE: global memory that no other warp of the block reads.
 template <bool ONCE> TILE_FN uint4 fetch16(const u8* at) { return ONCE ? ld_stream16(at) : ld16(at); }
 
 // Of every format: BYTES of a tile; BFLOAT, the type of its fragments and of the B operand; PARTS, mma per step; Raw, the
@@ -56,7 +56,8 @@ template <> struct Tile<NVFP4> {
     };
     template <bool ONCE> TILE_FN void load(Raw& raw, const u8* tile, int lane) {
         raw.codes = fetch16<ONCE>(tile + 16 * lane);
-        raw.scales = ld_stream4(tile + 512 + 4 * (lane >> 1));
+        const u8* scales = tile + 512 + 4 * (lane >> 1);
+        raw.scales = ONCE ? ld_stream4(scales) : *reinterpret_cast<const u32*>(scales);
     }
     TILE_FN Ready ready(const Raw& raw, int lane) {
         u32 both = e4m3x2_to_f16x2(static_cast<u16>(raw.scales >> (16 * (lane & 1))));

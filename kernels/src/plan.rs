@@ -1,6 +1,7 @@
 //! What a model's memory is for, decided before any of it is taken. `hearth-model` makes the plan, by letting the load run on
 //! a device that only counts; the real device then takes the planned memory and gives out no more.
 
+use crate::cuda::Tuned;
 use crate::ops::{Pass, Stretch};
 use crate::{Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::fmt::Write as _;
@@ -111,6 +112,14 @@ pub trait DeviceMemory {
         picks: usize,
         body: &mut dyn FnMut() -> Result<()>,
     ) -> Result<bool>;
+
+    /// Finds out which of several kernels of the same bits is the fastest in `body`, a pass of decode that may be run any
+    /// number of times, for each product in it that nothing was chosen for yet. What is recorded later takes those. Empty
+    /// where a device has no clock or no choice.
+    ///
+    /// # Errors
+    /// Those of `body` and of the device.
+    fn tune(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>>;
 
     /// How many graphs are recorded.
     fn recorded(&self) -> usize;

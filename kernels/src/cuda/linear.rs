@@ -1,21 +1,23 @@
 //! Matrix products with packed weights: `linear`, and the projections of a layer with their norm and epilogue in one launch.
-//! Up to 16 rows, and more under `exact` in strips of 16, go to linear_decode.cu; the rest to linear_prefill.cu.
+//! Up to 16 rows, and more under `exact` in strips of 16, go to linear_decode.cu or linear_ring.cu; the rest to
+//! linear_prefill.cu.
 
 use super::gpu::{Args, Launch, bytes_of};
 use super::pack::tile_bytes;
+use super::variants::{Product, Variant};
 use super::weight::Matrix;
 use super::{Cuda, DECODE_ROWS, gdn, linear_prefill};
 use crate::ops::{AttentionInputs, AttentionRowsMut, GdnInputs, GdnRowsMut, Norm, Pass};
 use crate::{DType, OpError, Ops, Result, Tensor, Weight, WeightFormat};
 
-/// Warps of a block; `WARPS` in linear_decode.cu.
+/// Warps of a block; `WARPS` in linear_decode.cuh.
 const WARPS: usize = 8;
 /// Bytes of a staged tile of one row with its `RowTile`; activation.cuh.
 const STAGED_ROW: usize = 256 + 8;
 /// Most weights of one launch.
 const JOBS: usize = 4;
 
-/// What is done with a finished sum; `enum Epilogue` in linear_decode.cu.
+/// What is done with a finished sum; `enum Epilogue` in linear.cuh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Epilogue {
@@ -49,7 +51,7 @@ pub(crate) struct Input {
     pub conv: Option<[u64; 3]>,
 }
 
-/// `struct LinearJob` in linear_decode.cu.
+/// `struct LinearJob` in linear_decode.cuh.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct JobArgs {
@@ -61,7 +63,7 @@ struct JobArgs {
     blocks: u32,
 }
 
-/// `struct LinearArgs` in linear_decode.cu.
+/// `struct LinearArgs` in linear_decode.cuh.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct DecodeArgs {
@@ -75,11 +77,13 @@ struct DecodeArgs {
     job_count: u32,
     slots: u32,
     conv: [u64; 3],
+    ring: u32,
+    unused: u32,
 }
 
 // SAFETY: repr(C); every field starts where the one before ends, see the sizes.
 unsafe impl Args for DecodeArgs {}
-const _: () = assert!(size_of::<JobArgs>() == 72 && size_of::<DecodeArgs>() == 352);
+const _: () = assert!(size_of::<JobArgs>() == 72 && size_of::<DecodeArgs>() == 360);
 
 /// Names of the kernels of a format: up to 4, 8, 16 rows, rows whose columns do not fit into shared memory, and up to 4
 /// rows with more of the weights under way in each of fewer blocks.
@@ -162,6 +166,36 @@ fn room(limit: usize, t: usize, k_tiles: usize) -> Room {
     if shared_bytes(1 << size, slots, t) <= limit { Room { size, slots } } else { Room { size: 3, slots: 1 } }
 }
 
+/// Bytes of a group of tiles in a ring: `Group::BYTES` in linear_ring.cu; none for f32.
+fn group_bytes(format: WeightFormat) -> Option<usize> {
+    match format {
+        WeightFormat::F32 => None,
+        WeightFormat::F16 | WeightFormat::Bf16 => Some(tile_bytes(format)),
+        WeightFormat::Fp8 => Some(2 * tile_bytes(format) + 16),
+        WeightFormat::Nvfp4 => Some(2 * tile_bytes(format)),
+    }
+}
+
+/// Most rows of linear_ring.cu.
+const RING_ROWS: usize = 4;
+
+/// The rings that a product has room for, each with the bytes of a block, whose other memory is `staged` bytes.
+fn rings(limit: usize, jobs: &[Job], staged: usize) -> Vec<(Variant, usize)> {
+    let Some(group) = jobs.iter().map(|job| group_bytes(job.format)).collect::<Option<Vec<usize>>>() else {
+        return Vec::new();
+    };
+    let group = group.into_iter().max().unwrap_or(0);
+    let bytes = |variant: &Variant| match *variant {
+        Variant::Registers => None,
+        Variant::Ring { groups, blocks } => {
+            let bytes = staged + WARPS * groups as usize * group;
+            // The device keeps 1 KiB of each block's for itself, beyond what one block may have.
+            (blocks as usize * (bytes + 1024) <= limit + 1024).then_some((*variant, bytes))
+        }
+    };
+    Variant::RINGS.iter().filter_map(bytes).collect()
+}
+
 /// Products of at most 16 rows. All weights are `input.cols` wide.
 fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
     // No kernel reads f32 and another format. What is convolved is the first weight's, which is of no f32 then.
@@ -183,7 +217,23 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
     let size = if size == 0 && deep { 4 } else { size };
     let shared = shared_bytes([1, 2, 4, 4, 1][size], slots, input.t);
     // Beyond what a multiprocessor holds at once, a block would stage x again instead of going on to its next unit.
-    let held = held[size].min(limit / shared).max(1);
+    let (mut kernel, mut shared, mut ring) = (names[size], shared, 0);
+    let mut held = held[size].min(limit / shared).max(1);
+    if input.t <= RING_ROWS && size != 3 {
+        let rings = rings(limit, jobs, shared_bytes(1, slots, input.t));
+        let product = Product {
+            weights: jobs.iter().map(|job| (job.format, job.matrix.row_tiles)).collect(),
+            k_tiles: jobs[0].matrix.k_tiles,
+            several: input.t > 1,
+            convolves: input.conv.is_some(),
+        };
+        let variant = cuda.variants.of(product, rings.iter().map(|(variant, _)| *variant).collect());
+        if let Variant::Ring { groups, blocks } = variant {
+            let bytes = rings.iter().find(|(ring, _)| *ring == variant).map_or(shared, |(_, bytes)| *bytes);
+            (held, shared, ring) = (blocks as usize, bytes, groups);
+            kernel = if input.conv.is_some() { "linear_ring_conv" } else { "linear_ring" };
+        }
+    }
     let blocks = deal(jobs, held * multiprocessors);
     let mut args = DecodeArgs {
         jobs: [JobArgs { matrix: jobs[0].matrix, out: 0, stride: 0, epilogue: 0, first: 0, blocks: 0 }; JOBS],
@@ -196,6 +246,8 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
         job_count: jobs.len() as u32,
         slots: slots as u32,
         conv: input.conv.unwrap_or_default(),
+        ring,
+        unused: 0,
     };
     if let Some((weight, eps, offset)) = input.norm {
         (args.norm, args.eps, args.offset) = (weight, eps, offset);
@@ -206,13 +258,8 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
         *args = JobArgs { matrix: job.matrix, out: job.out, stride, epilogue, first, blocks };
         first += blocks;
     }
-    let launch = Launch {
-        kernel: names[size],
-        grid: [first, 1, 1],
-        block: 32 * WARPS as u32,
-        shared: shared as u32,
-        pdl: true,
-    };
+    let launch =
+        Launch { kernel, grid: [first, 1, 1], block: 32 * WARPS as u32, shared: shared as u32, pdl: true };
     cuda.gpu.launch(&launch, bytes_of(&args))
 }
 

@@ -28,12 +28,16 @@ mod rows;
 mod sample;
 mod slab;
 mod stream;
+mod tune;
+mod variants;
 pub(crate) mod weight;
 
 pub use gpu::Properties;
 pub(crate) use graphs::tier;
 pub use measure::Bandwidth;
 pub(crate) use pass::Room;
+pub use tune::Tuned;
+pub use variants::Variant;
 
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, Experts, GdnGates, GdnInputs, GdnRows, GdnRowsMut,
@@ -73,6 +77,7 @@ pub struct Cuda {
     outgrown: Mutex<Vec<DeviceBuffer>>,
     /// Prefill rounds rows to NVFP4.
     fp4: AtomicBool,
+    variants: variants::Variants,
 }
 
 impl Cuda {
@@ -109,7 +114,13 @@ impl Cuda {
             working: Mutex::default(),
             outgrown: Mutex::default(),
             fp4: AtomicBool::new(false),
+            variants: variants::Variants::default(),
         })
+    }
+
+    /// Takes one variant for every product that has it, or (None) the fastest as measured. Recorded graphs stay as they are.
+    pub fn force_variant(&self, variant: Option<Variant>) {
+        self.variants.force(variant);
     }
 
     /// What the device is.

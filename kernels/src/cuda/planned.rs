@@ -7,6 +7,7 @@ use super::gpu::Gpu;
 use super::memory::DeviceBuffer;
 use super::pass::Staged;
 use super::slab::Slab;
+use super::tune::Tuned;
 use crate::ops::{Pass, Stretch};
 use crate::{DeviceMemory, MemoryPlan, Needs, Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::sync::atomic::AtomicBool;
@@ -34,6 +35,7 @@ impl Cuda {
             working: Mutex::default(),
             outgrown: Mutex::default(),
             fp4: AtomicBool::new(false),
+            variants: super::variants::Variants::default(),
         })
     }
 
@@ -92,6 +94,10 @@ impl DeviceMemory for Cuda {
         body: &mut dyn FnMut() -> Result<()>,
     ) -> Result<bool> {
         self.record_ahead(stretch, pass, picks, body)
+    }
+
+    fn tune(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>> {
+        self.tune_products(body)
     }
 
     fn recorded(&self) -> usize {

@@ -5,12 +5,12 @@ use super::bench::*;
 use hearth_kernels::ops::{GdnInputs, GdnRowsMut, Pass, Segment};
 use hearth_kernels::{Tensor, Weight};
 
-const CHANNELS: usize = 43;
+pub const CHANNELS: usize = 43;
 const GATES: usize = 24;
 const HEADS: usize = 6;
-const HELD: usize = 3;
+pub const HELD: usize = 3;
 
-struct Layer {
+pub struct Layer {
     hidden: usize,
     kinds: [Kind; 4],
     matrices: [Matrix; 4],
@@ -20,7 +20,7 @@ struct Layer {
 }
 
 impl Layer {
-    fn random(rng: &mut Rng, hidden: usize, kinds: [Kind; 4], t: usize) -> Layer {
+    pub fn random(rng: &mut Rng, hidden: usize, kinds: [Kind; 4], t: usize) -> Layer {
         let rows = [CHANNELS, GATES, HEADS, HEADS];
         let matrices = [0, 1, 2, 3].map(|i| Matrix::random(rng, kinds[i], rows[i], hidden));
         let (norm, taps) = (rng.floats(hidden), rng.floats(CHANNELS * (HELD + 1)));
@@ -56,7 +56,7 @@ impl Layer {
     }
 
     /// q | k | v, the gate, decay and strength of rows `first ..` that `pass` runs.
-    fn run(&self, on: &Backend, first: usize, pass: &Pass, state: &mut Tensor) -> [Vec<f32>; 4] {
+    pub fn run(&self, on: &Backend, first: usize, pass: &Pass, state: &mut Tensor) -> [Vec<f32>; 4] {
         self.run_rows(on, &(first..first + pass.rows()).collect::<Vec<usize>>(), pass, state)
     }
 
@@ -79,7 +79,7 @@ impl Layer {
 }
 
 /// FP8 and bf16, as in the 35B. One format. Many. The last two have a launch for their f32, and the last convolves elsewhere.
-const LAYERS: [[Kind; 4]; 7] = [
+pub const LAYERS: [[Kind; 4]; 7] = [
     [Kind::Fp8Tensor, Kind::Fp8Tensor, Kind::Bf16, Kind::Bf16],
     [Kind::Bf16, Kind::Bf16, Kind::Bf16, Kind::Bf16],
     [Kind::Nvfp4Multiply, Kind::Nvfp4Multiply, Kind::Nvfp4Multiply, Kind::Nvfp4Multiply],

@@ -7,7 +7,7 @@ const SHAPES: [(usize, usize); 7] =
 
 /// Errors of decode on a device, of the sum of the terms' magnitudes: rows of x in two f16 halves leave out 2^-22 of the
 /// largest, in two bf16 halves 2^-17.
-fn decode_tolerance(kind: Kind) -> f64 {
+pub fn decode_tolerance(kind: Kind) -> f64 {
     if matches!(kind, Kind::F32 | Kind::Bf16) { 1e-5 } else { 1e-6 }
 }
 
@@ -314,7 +314,7 @@ fn rows_too_wide_for_shared_memory_are_the_same_in_any_company() {
 }
 
 /// What `attend_in` and `ffn_in` give for `t` rows: q, k, v, and the inner rows of a dense layer.
-fn projected(
+pub fn projected(
     cpu: &Backend,
     layer: &[Matrix; 4],
     gate_up: &[Matrix; 2],

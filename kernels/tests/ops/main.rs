@@ -19,3 +19,5 @@ mod refusals;
 mod rounds;
 mod rowwise;
 mod sample;
+#[cfg(feature = "emulator")]
+mod variants;

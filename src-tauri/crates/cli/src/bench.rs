@@ -96,6 +96,9 @@ pub struct Args {
     /// With --contexts: time every op alone, too, beside the floor of its bytes.
     #[arg(long, requires = "contexts")]
     ops: bool,
+    /// With --contexts: take the first kernel of every product instead of the fastest on this device. Results are the same.
+    #[arg(long, requires = "contexts")]
+    no_tune: bool,
     /// Measure nothing: write the invented weights as a checkpoint into this folder, to measure loading with.
     #[arg(long, value_name = "FOLDER", requires = "synthetic", conflicts_with_all = ["contexts", "csv"])]
     save: Option<PathBuf>,
@@ -157,6 +160,7 @@ fn sweep_over(args: &Args, source: Synthetic, plan: &Plan, json: bool) -> anyhow
         chunk: args.chunk,
         kv: plan.kv.clone(),
         ops: args.ops,
+        tune: !args.no_tune,
     };
     for (name, values, least, most) in [
         ("--contexts", &figures.contexts, 0, 1 << 24),
@@ -357,6 +361,7 @@ mod tests {
             widths: args.widths.clone(),
             chunk: args.chunk,
             kv: plan.kv.clone(),
+            tune: true,
             ops: args.ops,
         };
         let ops = std::sync::Arc::new(hearth_kernels::cpu::Cpu::new(Some(1)).expect("a thread"));

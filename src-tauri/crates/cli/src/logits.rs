@@ -120,6 +120,7 @@ fn compute(args: &Args) -> anyhow::Result<Done> {
         exact: args.exact,
         max_rows: args.chunk.min(ids.len()),
         memory_limit: None,
+        tune: false,
     };
     let ops = device.open(None)?.ops;
     ops.set_fp4_activations(args.fp4_activations)?;

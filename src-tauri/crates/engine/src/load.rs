@@ -206,6 +206,10 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     let device = format!("{}, {}", ops.identity(), Simd::available()[0].name());
     let model = Model::load(&checkpoint, ops, options, &mut progress).map_err(model_fault)?;
     board.lock().memory = Some(model.memory_parts());
+    for tuned in model.tuned() {
+        let hearth_kernels::cuda::Tuned { product, variant, before, after } = tuned;
+        tracing::info!(product, variant, before, after, "chosen kernel, seconds of a step");
+    }
     if let Some(graphs) = model.recorded_graphs() {
         let RecordedGraphs { count, planned, taken } = graphs;
         tracing::info!(count, planned, taken, "recorded graphs, bytes");
@@ -316,6 +320,7 @@ fn fit(
         exact: request.exact,
         max_rows: chunk,
         memory_limit,
+        tune: true,
     };
     let (None, Some(limit)) = (request.context, memory_limit) else { return Ok(options) };
     while options.context > SHORTEST {

@@ -16,6 +16,7 @@ use crate::source::WeightSource;
 use crate::spec::ModelSpec;
 use crate::unused;
 use crate::weights::{MixerWeights, Weights};
+use hearth_kernels::cuda::Tuned;
 use hearth_kernels::fetch::Fetch;
 use hearth_kernels::{MemoryPlan, Needs, OpError, Ops, Tensor};
 use serde::{Deserialize, Serialize};
@@ -93,7 +94,11 @@ pub struct Model {
     budget: Budget,
     memory: MemoryParts,
     graphs: Option<RecordedGraphs>,
+    tuned: Vec<Tuned>,
 }
+
+/// How much of [`LoadStage::RecordGraphs`] choosing kernels is.
+const TUNING: f64 = 0.3;
 
 /// A checkpoint, and what it is under options.
 #[derive(Clone, Copy)]
@@ -194,7 +199,11 @@ impl Model {
         tell(LoadStage::RecordGraphs, 0.0, None);
         let free = |ops: &dyn Ops| ops.memory().and_then(|memory| memory.free_beside());
         let before = free(model.ops.as_ref());
-        model.record_ahead(&mut |fraction| tell(LoadStage::RecordGraphs, fraction, None))?;
+        model.tuned = model.tune(&mut |done| tell(LoadStage::RecordGraphs, TUNING * done, None))?;
+        // Without a choice it took no time.
+        let begin = if model.tuned.is_empty() { 0.0 } else { TUNING };
+        let recorded = |done: f64| begin + (1.0 - begin) * done;
+        model.record_ahead(&mut |done| tell(LoadStage::RecordGraphs, recorded(done), None))?;
         let taken = before.zip(free(model.ops.as_ref())).map(|(before, after)| before.saturating_sub(after));
         let count = model.ops.memory().map(|memory| memory.recorded());
         model.graphs =
@@ -245,12 +254,18 @@ impl Model {
             budget,
             memory,
             graphs: None,
+            tuned: Vec::new(),
         }
     }
 
     /// What the model is; `mtp` is set only if the head is loaded.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
+    }
+
+    /// Which kernels the device chose for products of decode, and what that gave; empty where it had no choice.
+    pub fn tuned(&self) -> &[Tuned] {
+        &self.tuned
     }
 
     /// The options it was loaded with.

@@ -45,6 +45,9 @@ pub struct LoadOptions {
     pub max_rows: usize,
     /// Refuse to load if the planned memory is larger; None: whatever the device has.
     pub memory_limit: Option<MemoryLimit>,
+    /// Let the device measure which of its kernels is the fastest for each product of a decode step, where it has several.
+    /// Results do not depend on it.
+    pub tune: bool,
 }
 
 impl Default for LoadOptions {
@@ -59,6 +62,7 @@ impl Default for LoadOptions {
             exact: false,
             max_rows: 512,
             memory_limit: None,
+            tune: true,
         }
     }
 }
@@ -132,7 +136,7 @@ pub enum LoadStage {
     ReadWeights,
     /// Allocating KV pages, state and scratch.
     AllocateKv,
-    /// Recording the passes of decode, where the device does that.
+    /// Choosing kernels and recording the passes of decode, where the device does that.
     RecordGraphs,
 }
 

@@ -8,8 +8,10 @@ mod common;
 use common::{Fixture, best, close, folder, options, pass, same_bits, segment};
 use hearth_checkpoint::Checkpoint;
 use hearth_kernels::Device;
+use hearth_kernels::cuda::{Cuda, emulated::EmulatorOptions};
 use hearth_kernels::ops::Pass;
 use hearth_model::{KvType, LoadOptions, Model, Seed};
+use std::sync::Arc;
 
 const LOGITS: f32 = 1e-3;
 
@@ -135,6 +137,40 @@ fn layers_with_caches_of_their_own_types_decode_as_on_the_cpu() {
         let far = cuda.iter().zip(&cpu).map(|(a, b)| (a - b).abs()).sum::<f32>() / cpu.len() as f32;
         assert!(far < 4e-3, "{kv}: {far} on average");
     }
+}
+
+#[test]
+fn kernels_that_a_clock_chooses_change_no_bit_and_leave_nothing_behind() {
+    let family = "qwen3_5_moe_modelopt_mixed";
+    let fixture = Fixture::read(family);
+    let ids = &fixture.ids("input_ids")[..12];
+    let written = |tune: bool| {
+        // Seconds long, so that few replays are enough.
+        let clock = Some(vec![("linear_ring", 100_000), ("linear", 200_000)]);
+        let ops = Arc::new(Cuda::emulated(EmulatorOptions { clock, ..EmulatorOptions::default() }).unwrap());
+        let options =
+            LoadOptions { context: 128, max_rows: 64, slots: 1, snapshots: 5, tune, mtp: true, ..options() };
+        let checkpoint = Checkpoint::open(&folder(family)).unwrap();
+        let mut fractions = Vec::new();
+        let mut model =
+            Model::load(&checkpoint, ops, options, &mut |at| fractions.push((at.stage as u8, at.fraction)))
+                .unwrap();
+        assert!(fractions.is_sorted(), "{fractions:?}");
+        let mut logits = step(&mut model, 0, &ids[..4], false);
+        for i in 4..ids.len() {
+            logits.extend(step(&mut model, i, &ids[i..=i], false));
+        }
+        let tuned: Vec<String> =
+            model.tuned().iter().map(|t| format!("{} by {}", t.product, t.variant)).collect();
+        (logits, tuned)
+    };
+    let ((plain, none), (chosen, tuned)) = (written(false), written(true));
+    assert_eq!(none, Vec::<String>::new());
+    assert!(tuned.iter().all(|tuned| tuned.contains("by ring of")), "{tuned:#?}");
+    for wanted in ["convolved, 1 row", "convolved, 2 to 4 rows", "x 128, 1 row", "x 128, 2 to 4 rows"] {
+        assert!(tuned.iter().any(|tuned| tuned.contains(wanted)), "{wanted}: {tuned:#?}");
+    }
+    same_bits("with chosen kernels", &chosen, &plain);
 }
 
 #[test]

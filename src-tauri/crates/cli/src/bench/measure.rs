@@ -82,6 +82,7 @@ fn options(plan: &Plan) -> LoadOptions {
         exact: false,
         max_rows: plan.chunk.max(plan.sequences),
         memory_limit: None,
+        tune: true,
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Plan {
     pub widths: Vec<usize>,
     /// Most rows of prefill computed at once.
     pub chunk: usize,
+    /// Choose the fastest of several kernels.
+    pub tune: bool,
     /// How the cache is kept.
     pub kv: KvTypes,
     /// Time single ops as well.
@@ -46,17 +48,17 @@ pub struct Plan {
 /// One figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// `memory`, `load`, `graphs`, `decode`, `prefill`, `decode op` or `prefill op`.
+    /// `memory`, `load`, `kernel`, `graphs`, `decode`, `prefill`, `decode op` or `prefill op`.
     pub kind: &'static str,
-    /// Name of the op, or empty.
+    /// Name of the op, or empty; of a `kernel` a product and the chosen one.
     pub op: String,
     /// Tokens of context or of the prompt.
     pub tokens: usize,
     /// Sequences or rows at once.
     pub rows: usize,
-    /// Seconds on the device, or of the whole where the host waits.
+    /// Seconds on the device, or of the whole where the host waits; of a `kernel` those of a whole step with it.
     pub seconds: f64,
-    /// Seconds that the host saw, launching and copying included.
+    /// Seconds that the host saw, launching and copying included; of a `kernel` those of a step before it was chosen.
     pub wall: Option<f64>,
     /// Bytes read and written, where the ledger knows them.
     pub bytes: Option<u64>,
@@ -108,6 +110,7 @@ pub fn sweep(
         exact: false,
         max_rows: plan.chunk.max(slots),
         memory_limit: None,
+        tune: plan.tune,
     };
     let mut rows = Vec::new();
     let mut add = |row: Row| {
@@ -128,6 +131,18 @@ pub fn sweep(
         bytes: Some(model.memory().weights),
         rate: None,
     });
+    for tuned in model.tuned() {
+        add(Row {
+            kind: "kernel",
+            op: format!("{}: {}", tuned.product, tuned.variant),
+            tokens: 0,
+            rows: 0,
+            seconds: tuned.after,
+            wall: Some(tuned.before),
+            bytes: None,
+            rate: None,
+        });
+    }
     // How many graphs were recorded, and by how many bytes less is free since.
     if let Some(graphs) = model.recorded_graphs() {
         add(Row {
@@ -389,7 +404,7 @@ impl Sweep {
                 self.device.replace(',', " "),
                 self.model,
                 row.kind,
-                row.op,
+                row.op.replace(',', ";"),
                 row.tokens,
                 row.rows,
                 row.seconds,

@@ -1,0 +1,74 @@
+//! Measures on the machine itself which variant of each product of a decode step is the fastest: the whole step is recorded
+//! with one of them and replayed, so that what a kernel does to its neighbours counts. The bits are the same in any case.
+
+use super::Cuda;
+use super::variants::{Product, Variant};
+use crate::Result;
+
+/// Of a step of this many seconds and more, few replays tell enough.
+const LONG: f64 = 0.02;
+/// A variant must save so much of the step to be taken: less may be chance.
+const LEAST: f64 = 0.002;
+
+/// What came of the measurements of one product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tuned {
+    /// Formats, sizes and rows.
+    pub product: String,
+    /// The fastest variant, in words.
+    pub variant: String,
+    /// Seconds of the step before and with it.
+    pub before: f64,
+    /// The same where nothing was faster.
+    pub after: f64,
+}
+
+impl Cuda {
+    /// Chooses for the products of `body`, a pass of decode that may be run any number of times. Nothing on a device without
+    /// a clock.
+    pub(super) fn tune_products(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>> {
+        if self.counts() || self.variants.is_forced() || self.gpu.time(&mut || Ok(()))?.is_none() {
+            return Ok(Vec::new());
+        }
+        let (seconds, products) = self.variants.heard_during(|| self.step_seconds(body));
+        let Some(mut best) = seconds? else { return Ok(Vec::new()) };
+        let mut tuned = Vec::with_capacity(products.len());
+        for (product, rings) in &products {
+            let before = best;
+            let mut taken = Variant::Registers;
+            for &ring in rings {
+                self.variants.choose(product, ring);
+                let Some(seconds) = self.step_seconds(body)? else { continue };
+                if seconds < best * (1.0 - LEAST) {
+                    (best, taken) = (seconds, ring);
+                }
+            }
+            self.variants.choose(product, taken);
+            tuned.push(told(product, taken, before, best));
+        }
+        Ok(tuned)
+    }
+
+    /// The least seconds of some replays of a recorded `body`.
+    fn step_seconds(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Option<f64>> {
+        let graph = self.gpu.capture(body)?;
+        let replay = || self.gpu.time(&mut || self.gpu.replay(graph));
+        let fastest = || {
+            let Some(first) = replay()? else { return Ok(None) };
+            let replays = if first < LONG { 5 } else { 2 };
+            let mut least = f64::INFINITY;
+            for _ in 0..replays {
+                let Some(seconds) = replay()? else { return Ok(None) };
+                least = least.min(seconds);
+            }
+            Ok(Some(least))
+        };
+        let result = fastest();
+        self.gpu.drop_graph(graph);
+        result
+    }
+}
+
+fn told(product: &Product, variant: Variant, before: f64, after: f64) -> Tuned {
+    Tuned { product: product.to_string(), variant: variant.to_string(), before, after }
+}
