@@ -1,7 +1,7 @@
 //! What a model's memory is for, decided before any of it is taken. `hearth-model` makes the plan, by letting the load run on
 //! a device that only counts; the real device then takes the planned memory and gives out no more.
 
-use crate::cuda::Tuned;
+use crate::cuda::{Tuned, Variant};
 use crate::ops::{Pass, Stretch};
 use crate::{Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::fmt::Write as _;
@@ -120,6 +120,9 @@ pub trait DeviceMemory {
     /// # Errors
     /// Those of `body` and of the device.
     fn tune(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>>;
+
+    /// Takes one variant for every product that has it, or (None) the fastest as measured. Recorded graphs stay as they are.
+    fn force_variant(&self, variant: Option<Variant>);
 
     /// How many graphs are recorded.
     fn recorded(&self) -> usize;

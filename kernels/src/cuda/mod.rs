@@ -118,11 +118,6 @@ impl Cuda {
         })
     }
 
-    /// Takes one variant for every product that has it, or (None) the fastest as measured. Recorded graphs stay as they are.
-    pub fn force_variant(&self, variant: Option<Variant>) {
-        self.variants.force(variant);
-    }
-
     /// What the device is.
     pub fn properties(&self) -> &Properties {
         self.gpu.properties()

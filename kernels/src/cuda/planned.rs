@@ -8,6 +8,7 @@ use super::memory::DeviceBuffer;
 use super::pass::Staged;
 use super::slab::Slab;
 use super::tune::Tuned;
+use super::variants::Variant;
 use crate::ops::{Pass, Stretch};
 use crate::{DeviceMemory, MemoryPlan, Needs, Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::sync::atomic::AtomicBool;
@@ -98,6 +99,10 @@ impl DeviceMemory for Cuda {
 
     fn tune(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>> {
         self.tune_products(body)
+    }
+
+    fn force_variant(&self, variant: Option<Variant>) {
+        self.variants.force(variant);
     }
 
     fn recorded(&self) -> usize {

@@ -3,6 +3,7 @@
 
 use super::random::{Random, pass, poisoned};
 use super::{Scale, chosen};
+use crate::cuda::Variant;
 use crate::ops::{
     AttentionInputs, AttentionRowsMut, AttentionShape, GdnGates, GdnInputs, GdnRows, GdnRowsMut, GdnShape,
     KvFormat, KvLayer, Pass, Route, RouterInputs,
@@ -40,7 +41,7 @@ const fn case(
 }
 
 /// Every case, in the order in which a layer meets them.
-pub(super) const CASES: [Case; 42] = [
+pub(super) const CASES: [Case; 47] = [
     case("embed", "bf16", 0.0, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Bf16)),
     case("embed", "nvfp4", PLAIN, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Nvfp4)),
     case("rms_norm", "", PLAIN, rms_norm),
@@ -68,11 +69,28 @@ pub(super) const CASES: [Case; 42] = [
     case("linear", "nvfp4, prefill", PREFILL, |ops, scale, seed| {
         linear(ops, scale, seed, WeightFormat::Nvfp4, 70)
     }),
+    case("linear", "fp8, by a ring", DECODE, |ops, scale, seed| {
+        by_ring(ops, 4, |ops| linear(ops, scale, seed, WeightFormat::Fp8, 3))
+    }),
+    case("linear", "nvfp4, by a ring", DECODE, |ops, scale, seed| {
+        by_ring(ops, 2, |ops| linear(ops, scale, seed, WeightFormat::Nvfp4, 1))
+    }),
     case("linear_add", "nvfp4, decode", DECODE, linear_add),
     case("ffn_in", "nvfp4, decode", DECODE, |ops, scale, seed| ffn_in(ops, scale, seed, 2)),
     case("ffn_in", "nvfp4, prefill", PREFILL, |ops, scale, seed| ffn_in(ops, scale, seed, 40)),
     case("gdn_in", "fp8, decode", DECODE, |ops, scale, seed| gdn_in(ops, scale, seed, 2)),
+    case("gdn_in", "fp8, by a ring", DECODE, |ops, scale, seed| {
+        by_ring(ops, 4, |ops| gdn_in(ops, scale, seed, 2))
+    }),
+    case("gdn_in", "bf16, decode", DECODE, |ops, scale, seed| {
+        gdn_in_of(ops, &scale.sizes(), seed, WeightFormat::Bf16, 2)
+    }),
     case("gdn_in", "fp8, 16 rows", DECODE, |ops, scale, seed| gdn_in(ops, scale, seed, 16)),
+    // Too wide to be in shared memory at once, whatever the device.
+    case("gdn_in", "fp8, 16 wide rows", DECODE, |ops, scale, seed| {
+        let sizes = scale.sizes();
+        gdn_in_of(ops, &Sizes { hidden: 2 * sizes.hidden, ..sizes }, seed, WeightFormat::Fp8, 16)
+    }),
     case("gdn_in", "fp8, prefill", PREFILL, |ops, scale, seed| gdn_in(ops, scale, seed, 40)),
     case("gdn_step", "decode", DECODE, |ops, scale, seed| gdn_step(ops, scale, seed, 3)),
     case("gdn_step", "prefill", PREFILL, |ops, scale, seed| gdn_step(ops, scale, seed, 130)),
@@ -120,6 +138,15 @@ pub(super) const CASES: [Case; 42] = [
     case("embed", "tokens chosen there", 0.0, chosen::embed),
     case("follow", "", 0.0, chosen::follow),
 ];
+
+/// What `run` gives where products bring their weights through rings of so many groups; as ever where there are none.
+fn by_ring(ops: &dyn Ops, groups: u32, run: impl FnOnce(&dyn Ops) -> Result<Vec<f32>>) -> Result<Vec<f32>> {
+    let force = |variant| ops.memory().map_or((), |memory| memory.force_variant(variant));
+    force(Some(Variant::Ring { groups, blocks: 1 }));
+    let found = run(ops);
+    force(None);
+    found
+}
 
 /// The products with rows rounded to NVFP4, for devices that have them.
 pub(super) const FP4_CASES: [Case; 5] = [
@@ -271,11 +298,16 @@ fn gdn_shape(s: &Sizes) -> GdnShape {
 }
 
 fn gdn_in(ops: &dyn Ops, scale: Scale, seed: u64, t: usize) -> Result<Vec<f32>> {
-    let (mut random, s) = (Random::new(seed), scale.sizes());
-    let shape = gdn_shape(&s);
+    gdn_in_of(ops, &scale.sizes(), seed, WeightFormat::Fp8, t)
+}
+
+/// With q, k, v and the gate in `format`.
+fn gdn_in_of(ops: &dyn Ops, s: &Sizes, seed: u64, format: WeightFormat, t: usize) -> Result<Vec<f32>> {
+    let mut random = Random::new(seed);
+    let shape = gdn_shape(s);
     let (channels, values) = (shape.channels(), shape.v_heads * shape.v_dim);
-    let qkv = random.weight(ops, WeightFormat::Fp8, channels, s.hidden, false)?;
-    let z = random.weight(ops, WeightFormat::Fp8, values, s.hidden, false)?;
+    let qkv = random.weight(ops, format, channels, s.hidden, false)?;
+    let z = random.weight(ops, format, values, s.hidden, false)?;
     let a = random.weight(ops, WeightFormat::Bf16, shape.v_heads, s.hidden, false)?;
     let b = random.weight(ops, WeightFormat::Bf16, shape.v_heads, s.hidden, false)?;
     let conv = random.tensor(ops, &[channels, shape.conv_width])?;

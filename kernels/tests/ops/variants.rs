@@ -15,7 +15,7 @@ fn ring(groups: u32, blocks: u32) -> Variant {
 /// A device with so many multiprocessors that takes one variant wherever it can.
 fn taking(variant: Variant, multiprocessors: u32) -> Backend {
     let cuda = Cuda::emulated(EmulatorOptions { multiprocessors, ..EmulatorOptions::default() }).unwrap();
-    cuda.force_variant(Some(variant));
+    DeviceMemory::force_variant(&cuda, Some(variant));
     Backend { name: format!("{variant} on {multiprocessors}"), ops: Box::new(cuda) }
 }
 
