@@ -1,7 +1,7 @@
 //! What one call of the model runs: rows of one or several sequences. The engine's scheduler makes passes, the ops run them.
 
 /// Some consecutive rows of one sequence inside a pass.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
     /// Which recurrent-state slot belongs to the sequence.
     pub slot: usize,
@@ -19,7 +19,7 @@ pub struct Segment {
 }
 
 /// What runs in one call of the model: the rows of one or several sequences, segments in row order without gaps.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pass {
     /// The segments.
     pub segments: Vec<Segment>,

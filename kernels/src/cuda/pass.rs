@@ -1,5 +1,8 @@
 //! The pass on the device: positions, slots, pages and ids in one block of memory at a fixed address, so that a recorded
 //! graph runs again with other contents. Staged when it changes; kernels get its address (`struct Pass` in hearth.cuh).
+//!
+//! At the front of the block is what differs from step to step, as long as the pass needs it to be: some hundred bytes. The
+//! page tables behind have room for the longest contexts, and of them only what has changed is written.
 
 use super::Cuda;
 use super::gpu::{Args, bytes_of};
@@ -52,8 +55,10 @@ const FIRST: Room = Room { rows: 64, segments: 16, pages: 64, picks: 64 };
 pub(crate) struct Staged {
     buffer: DeviceBuffer,
     room: Room,
-    /// The bytes last written, to leave out what is already there.
+    /// The bytes last written to the front, to leave out what is already there.
     written: Vec<u8>,
+    /// Of each segment's page table what was last written.
+    tables: Vec<Vec<u32>>,
     /// What was last staged.
     pass: Pass,
     ids: Vec<u32>,
@@ -73,6 +78,7 @@ impl Staged {
             buffer: DeviceBuffer::zeroed(cuda, room.bytes())?,
             room,
             written: Vec::new(),
+            tables: Vec::new(),
             pass: Pass { segments: Vec::new(), exact: false },
             ids: Vec::new(),
             picks: Vec::new(),
@@ -104,7 +110,7 @@ impl Staged {
         let room = self.room.grown(room);
         let larger = DeviceBuffer::zeroed(gpu, room.bytes())?;
         self.outgrown.push(std::mem::replace(&mut self.buffer, larger));
-        (self.room, self.written) = (room, Vec::new());
+        (self.room, self.written, self.tables) = (room, Vec::new(), Vec::new());
         self.moves += 1;
         Ok(())
     }
@@ -123,7 +129,12 @@ impl Staged {
 
 impl Room {
     pub(crate) fn bytes(self) -> usize {
-        HEAD + 4 * (4 * self.rows + 4 * self.segments + self.segments * self.pages + self.picks)
+        self.table_at(self.segments)
+    }
+
+    /// Where in the block the page table of a segment lies.
+    fn table_at(self, segment: usize) -> usize {
+        HEAD + 4 * (4 * self.rows + 4 * self.segments + self.picks + segment * self.pages)
     }
 
     /// The next powers of two that hold `need` too.
@@ -138,37 +149,31 @@ impl Room {
     }
 }
 
-/// The block for `pass`, laid out for a buffer at `address`.
-pub(super) fn block(address: u64, room: Room, pass: &Pass, ids: &[u32], picks: &[u32]) -> Vec<u8> {
+/// The front of the block for `pass`, for a buffer at `address`: the head and all lists but the page tables.
+pub(super) fn front(address: u64, room: Room, pass: &Pass, ids: &[u32], picks: &[u32]) -> Vec<u8> {
     let rows = pass.rows();
-    let mut words: Vec<u32> = vec![0; (room.bytes() - HEAD) / 4];
-    let mut next = 0;
-    let mut array = |len: usize, values: &mut dyn Iterator<Item = u32>| {
-        let at = address + (HEAD + 4 * next) as u64;
-        for (to, value) in words[next..next + len].iter_mut().zip(values) {
-            *to = value;
-        }
-        next += len;
-        at
+    // Of as many rows as anything in it has.
+    let most = rows.max(ids.len());
+    let mut words: Vec<u32> = Vec::with_capacity(4 * most + 4 * pass.segments.len() + picks.len());
+    let mut list = |len: usize, values: &mut dyn Iterator<Item = u32>| {
+        let first = words.len();
+        words.extend(values);
+        words.resize(first + len, 0);
+        address + (HEAD + 4 * first) as u64
     };
     let each_row = || pass.segments.iter().enumerate().flat_map(|(s, g)| (0..g.rows).map(move |i| (s, i, g)));
     let segments = || pass.segments.iter();
-    let row_segment = array(room.rows, &mut each_row().map(|(s, ..)| s as u32));
-    let row_position = array(room.rows, &mut each_row().map(|(_, i, g)| (g.position + i) as u32));
+    let row_segment = list(most, &mut each_row().map(|(s, ..)| s as u32));
+    let row_position = list(most, &mut each_row().map(|(_, i, g)| (g.position + i) as u32));
     let snapshots =
-        array(room.rows, &mut each_row().map(|(_, i, g)| g.snapshots.get(i).copied().unwrap_or(NO_SNAPSHOT)));
-    let ids = array(room.rows, &mut ids.iter().copied());
-    let seg_slot = array(room.segments, &mut segments().map(|g| g.slot as u32));
-    let seg_first = array(room.segments, &mut segments().map(|g| g.first_row as u32));
-    let seg_rows = array(room.segments, &mut segments().map(|g| g.rows as u32));
-    let seg_position = array(room.segments, &mut segments().map(|g| g.position as u32));
-    let table = |g: &crate::ops::Segment| {
-        let mut pages = g.pages.clone();
-        pages.resize(room.pages, 0);
-        pages
-    };
-    let pages = array(room.segments * room.pages, &mut segments().flat_map(table));
-    let picks = array(room.picks, &mut picks.iter().copied());
+        list(most, &mut each_row().map(|(_, i, g)| g.snapshots.get(i).copied().unwrap_or(NO_SNAPSHOT)));
+    let ids = list(most, &mut ids.iter().copied());
+    let count = pass.segments.len();
+    let seg_slot = list(count, &mut segments().map(|g| g.slot as u32));
+    let seg_first = list(count, &mut segments().map(|g| g.first_row as u32));
+    let seg_rows = list(count, &mut segments().map(|g| g.rows as u32));
+    let seg_position = list(count, &mut segments().map(|g| g.position as u32));
+    let picks = list(picks.len(), &mut picks.iter().copied());
     let head = Head {
         row_segment,
         row_position,
@@ -176,18 +181,33 @@ pub(super) fn block(address: u64, room: Room, pass: &Pass, ids: &[u32], picks: &
         seg_first,
         seg_rows,
         seg_position,
-        pages,
+        pages: address + room.table_at(0) as u64,
         snapshots,
         ids,
         picks,
         rows: rows as u32,
-        segments: pass.segments.len() as u32,
+        segments: count as u32,
         max_pages: room.pages as u32,
         snapshotting: u32::from(pass.segments.iter().any(|g| !g.snapshots.is_empty())),
     };
     let mut bytes = bytes_of(&head).to_vec();
     bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
     bytes
+}
+
+/// Writes what of `pages` differs from the table that is there, `known`.
+fn write_table(gpu: &dyn super::gpu::Gpu, at: u64, known: &mut Vec<u32>, pages: &[u32]) -> Result<()> {
+    let same = known.iter().zip(pages).take_while(|(known, page)| known == page).count();
+    if same == pages.len() {
+        return Ok(());
+    }
+    let bytes: Vec<u8> = pages[same..].iter().flat_map(|page| page.to_le_bytes()).collect();
+    // Until it is there, nobody knows what lies behind.
+    let behind = known.split_off(same);
+    gpu.write(at + 4 * same as u64, &bytes)?;
+    known.extend(&pages[same..]);
+    known.extend(behind.iter().skip(pages.len() - same));
+    Ok(())
 }
 
 impl Cuda {
@@ -287,10 +307,18 @@ fn stage(
     if room != staged.room {
         staged.widen(&cuda.growing, room)?;
     }
-    let bytes = block(staged.buffer.address, room, pass, ids, picks);
+    let address = staged.buffer.address;
+    staged.tables.resize(staged.tables.len().max(pass.segments.len()), Vec::new());
+    for (i, (segment, known)) in pass.segments.iter().zip(&mut staged.tables).enumerate() {
+        write_table(cuda.gpu.as_ref(), address + room.table_at(i) as u64, known, &segment.pages)?;
+    }
+    let bytes = front(address, room, pass, ids, picks);
     if bytes != staged.written {
-        cuda.gpu.write(staged.buffer.address, &bytes)?;
-        (staged.written, staged.pass) = (bytes, pass.clone());
+        cuda.gpu.write(address, &bytes)?;
+        staged.written = bytes;
+    }
+    if staged.pass.segments != pass.segments {
+        staged.pass.segments.clone_from(&pass.segments);
     }
     // Not only then: what ends in zeros leaves the same bytes as what is shorter.
     if staged.ids != ids {
@@ -302,4 +330,81 @@ fn stage(
     // Not among the bytes: kernels do not ask.
     staged.pass.exact = pass.exact;
     Ok(staged.buffer.address)
+}
+
+#[cfg(all(test, feature = "emulator"))]
+mod tests {
+    use super::*;
+    use crate::cuda::emulated::EmulatorOptions;
+    use crate::ops::{Ops, Segment};
+    use crate::splitmix::SplitMix64;
+
+    /// The page tables of `pass` as they lie on the device.
+    fn tables(cuda: &Cuda, pass: &Pass) -> Vec<Vec<u32>> {
+        let staged = cuda.staged();
+        let read = |(i, segment): (usize, &Segment)| {
+            let mut bytes = vec![0; 4 * segment.pages.len()];
+            let at = staged.buffer.address + staged.room.table_at(i) as u64;
+            cuda.gpu.read(at, &mut bytes).expect("it is there");
+            bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+        };
+        pass.segments.iter().enumerate().map(read).collect()
+    }
+
+    #[test]
+    fn page_tables_are_whole_however_passes_follow_each_other() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        let mut random = SplitMix64(7);
+        let mut below = move |n: u64| (random.next() % n) as usize;
+        // Three sequences whose texts grow, begin again, and run in passes of one, two or three.
+        let mut texts: Vec<Vec<u32>> = vec![Vec::new(); 3];
+        for round in 0..200 {
+            for text in &mut texts {
+                match below(12) {
+                    0 => text.clear(),
+                    1 => text.truncate(1),
+                    2 if !text.is_empty() => *text.last_mut().expect("one") = below(1000) as u32,
+                    // Once in a while beyond what there is room for.
+                    3..6 => text.extend((0..below(if round > 150 { 90 } else { 4 })).map(|page| page as u32)),
+                    _ => {}
+                }
+            }
+            let first = below(3);
+            let mut segments = Vec::new();
+            for slot in first..3 {
+                let pages = texts[slot].clone();
+                segments.push(Segment {
+                    slot,
+                    first_row: segments.len(),
+                    rows: 1,
+                    position: round,
+                    pages,
+                    snapshots: vec![],
+                });
+            }
+            let pass = Pass { segments, exact: false };
+            let ids = vec![1; pass.rows()];
+            cuda.begin(&pass, &ids, &[]).expect("it is staged");
+            let wanted: Vec<Vec<u32>> = pass.segments.iter().map(|s| s.pages.clone()).collect();
+            assert_eq!(tables(&cuda, &pass), wanted, "round {round}");
+        }
+        assert!(cuda.staged().moves > 0, "it had to move");
+    }
+
+    #[test]
+    fn only_what_is_new_of_a_page_table_is_written() {
+        let cuda = Cuda::emulated(EmulatorOptions::default()).expect("the emulator opens");
+        let buffer = DeviceBuffer::zeroed(&cuda.gpu, 64).expect("there is memory");
+        let mut known = vec![5, 6, 7];
+        write_table(cuda.gpu.as_ref(), buffer.address, &mut known, &[5, 6, 8, 9]).expect("it is written");
+        assert_eq!(known, [5, 6, 8, 9]);
+        write_table(cuda.gpu.as_ref(), buffer.address, &mut known, &[5, 1]).expect("it is written");
+        assert_eq!(known, [5, 1, 8, 9], "what lies behind is still there");
+        write_table(cuda.gpu.as_ref(), buffer.address, &mut known, &[5]).expect("nothing is to do");
+        let mut bytes = [0; 20];
+        cuda.gpu.read(buffer.address, &mut bytes).expect("it can be read");
+        let words: Vec<u32> =
+            bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        assert_eq!(words, [0, 1, 8, 9, 0], "the first was known to be there");
+    }
 }

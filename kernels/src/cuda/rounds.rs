@@ -111,7 +111,7 @@ pub(crate) fn follow(cuda: &Cuda, pass: &Pass, ids: &[u32], picks: &[u32], follo
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::emulated::EmulatorOptions;
-    use super::super::pass::block;
+    use super::super::pass::front;
     use super::*;
     use crate::ops::{Ops, Segment};
     use crate::sample::SampleRow;
@@ -210,7 +210,7 @@ mod tests {
             }
             let expected = {
                 let staged = cuda.staged();
-                block(staged.address(), staged.room(), &settled, &ids, &picks)
+                front(staged.address(), staged.room(), &settled, &ids, &picks)
             };
             assert_eq!(staged(&cuda, &expected), expected, "round {round}");
 
@@ -246,7 +246,7 @@ mod tests {
         cuda.begin(&pass, &ids, &[]).unwrap();
         let expected = {
             let staged = cuda.staged();
-            block(staged.address(), staged.room(), &pass, &ids, &[])
+            front(staged.address(), staged.room(), &pass, &ids, &[])
         };
         assert_eq!(staged(&cuda, &expected), expected);
     }
