@@ -5,8 +5,8 @@ use super::Cuda;
 use super::variants::{Product, Variant};
 use crate::Result;
 
-/// Of a step of this many seconds and more, few replays tell enough.
-const LONG: f64 = 0.02;
+/// Seconds of replays that a measurement takes, beside one that does not count: at least one of a long step, at most five.
+const SECONDS: f64 = 0.05;
 /// A variant must save so much of the step to be taken: less may be chance.
 const LEAST: f64 = 0.002;
 
@@ -55,7 +55,7 @@ impl Cuda {
         let replay = || self.gpu.time(&mut || self.gpu.replay(graph));
         let fastest = || {
             let Some(first) = replay()? else { return Ok(None) };
-            let replays = if first < LONG { 5 } else { 2 };
+            let replays = (SECONDS / first.max(1e-6)).clamp(1.0, 5.0) as u32;
             let mut least = f64::INFINITY;
             for _ in 0..replays {
                 let Some(seconds) = replay()? else { return Ok(None) };

@@ -41,7 +41,7 @@ const fn case(
 }
 
 /// Every case, in the order in which a layer meets them.
-pub(super) const CASES: [Case; 47] = [
+pub(super) const CASES: [Case; 44] = [
     case("embed", "bf16", 0.0, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Bf16)),
     case("embed", "nvfp4", PLAIN, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Nvfp4)),
     case("rms_norm", "", PLAIN, rms_norm),
@@ -69,19 +69,10 @@ pub(super) const CASES: [Case; 47] = [
     case("linear", "nvfp4, prefill", PREFILL, |ops, scale, seed| {
         linear(ops, scale, seed, WeightFormat::Nvfp4, 70)
     }),
-    case("linear", "fp8, by a ring", DECODE, |ops, scale, seed| {
-        by_ring(ops, 4, |ops| linear(ops, scale, seed, WeightFormat::Fp8, 3))
-    }),
-    case("linear", "nvfp4, by a ring", DECODE, |ops, scale, seed| {
-        by_ring(ops, 2, |ops| linear(ops, scale, seed, WeightFormat::Nvfp4, 1))
-    }),
     case("linear_add", "nvfp4, decode", DECODE, linear_add),
     case("ffn_in", "nvfp4, decode", DECODE, |ops, scale, seed| ffn_in(ops, scale, seed, 2)),
     case("ffn_in", "nvfp4, prefill", PREFILL, |ops, scale, seed| ffn_in(ops, scale, seed, 40)),
     case("gdn_in", "fp8, decode", DECODE, |ops, scale, seed| gdn_in(ops, scale, seed, 2)),
-    case("gdn_in", "fp8, by a ring", DECODE, |ops, scale, seed| {
-        by_ring(ops, 4, |ops| gdn_in(ops, scale, seed, 2))
-    }),
     case("gdn_in", "bf16, decode", DECODE, |ops, scale, seed| {
         gdn_in_of(ops, &scale.sizes(), seed, WeightFormat::Bf16, 2)
     }),
@@ -137,6 +128,22 @@ pub(super) const CASES: [Case; 47] = [
     case("sample", "", 0.0, chosen::sample),
     case("embed", "tokens chosen there", 0.0, chosen::embed),
     case("follow", "", 0.0, chosen::follow),
+];
+
+/// Products that bring their weights by way of shared memory, for devices that may choose to.
+pub(super) const RING_CASES: [Case; 4] = [
+    case("linear", "fp8, by a ring", DECODE, |ops, scale, seed| {
+        by_ring(ops, 4, |ops| linear(ops, scale, seed, WeightFormat::Fp8, 3))
+    }),
+    case("linear", "nvfp4, by a ring", DECODE, |ops, scale, seed| {
+        by_ring(ops, 6, |ops| linear(ops, scale, seed, WeightFormat::Nvfp4, 1))
+    }),
+    case("linear_add", "nvfp4, by a ring", DECODE, |ops, scale, seed| {
+        by_ring(ops, 2, |ops| linear_add(ops, scale, seed))
+    }),
+    case("gdn_in", "fp8, by a ring", DECODE, |ops, scale, seed| {
+        by_ring(ops, 4, |ops| gdn_in(ops, scale, seed, 2))
+    }),
 ];
 
 /// What `run` gives where products bring their weights through rings of so many groups; as ever where there are none.

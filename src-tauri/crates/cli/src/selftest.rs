@@ -40,18 +40,37 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let mut checks = selftest::run(ops.as_ref(), scale, &mut print)?;
     let fp4 = selftest::run_fp4(ops.as_ref(), scale, &mut print)?;
+    let rings = selftest::run_rings(ops.as_ref(), scale, &mut print)?.unwrap_or_default();
     let failed = |checks: &[Check]| checks.iter().filter(|check| !check.passed()).count();
-    let (wrong, wrong_fp4) = (failed(&checks), fp4.as_deref().map(failed));
+    let wrong = Wrong { rest: failed(&checks), fp4: fp4.as_deref().map(failed), rings: failed(&rings) };
     checks.extend(fp4.unwrap_or_default());
+    checks.extend(rings);
     let took =
         Took { seconds: start.elapsed().as_secs_f64(), bound: (scale == Scale::Full).then_some(BOUND) };
     if json {
         output::line(&as_json(ops.device(), &checks, took).to_string());
     } else {
-        output::line(&verdict(ops.device(), checks.len(), wrong, wrong_fp4));
+        output::line(&verdict(ops.device(), checks.len(), wrong));
         output::line(&took.words());
     }
-    Ok(ExitCode::from(u8::from(wrong + wrong_fp4.unwrap_or(0) > 0)))
+    Ok(ExitCode::from(u8::from(wrong.all() > 0)))
+}
+
+/// How many checks failed.
+#[derive(Clone, Copy)]
+struct Wrong {
+    /// Of the FP4 tensor cores; None where there are none.
+    fp4: Option<usize>,
+    /// Of the kernels that a device may choose.
+    rings: usize,
+    /// Of what nothing stands in for.
+    rest: usize,
+}
+
+impl Wrong {
+    fn all(self) -> usize {
+        self.rest + self.fp4.unwrap_or(0) + self.rings
+    }
 }
 
 /// The time of a whole test.
@@ -80,20 +99,26 @@ impl Took {
     }
 }
 
-/// What the table comes to; `wrong_fp4` is None where there are no FP4 tensor cores to test.
-fn verdict(device: &str, checks: usize, wrong: usize, wrong_fp4: Option<usize>) -> String {
-    match (wrong, wrong_fp4) {
-        (0, None) => format!(
-            "All {checks} checks of {device} agree with the CPU. It has no FP4 tensor cores for --fp4-activations."
+/// What the table comes to.
+fn verdict(device: &str, checks: usize, wrong: Wrong) -> String {
+    let all = wrong.all();
+    if all == 0 {
+        let none =
+            if wrong.fp4.is_none() { " It has no FP4 tensor cores for --fp4-activations." } else { "" };
+        return format!("All {checks} checks of {device} agree with the CPU.{none}");
+    }
+    let count = format!("{all} of {checks} checks of {device} do not agree with the CPU");
+    if wrong.rest > 0 {
+        return format!("{count}. Models run on the CPU with --device cpu.");
+    }
+    let fp4 = wrong.fp4.unwrap_or(0);
+    match (fp4 > 0, wrong.rings > 0) {
+        (true, false) => format!(
+            "{count}, all of them of the FP4 tensor cores. Models run as ever; --fp4-activations is not used."
         ),
-        (0, Some(0)) => format!("All {checks} checks of {device} agree with the CPU."),
-        (0, Some(fp4)) => format!(
-            "{fp4} of {checks} checks of {device} do not agree with the CPU, all of them of the FP4 tensor cores. Models run as \
-             ever; --fp4-activations is not used."
-        ),
-        (wrong, fp4) => format!(
-            "{} of {checks} checks of {device} do not agree with the CPU. Models run on the CPU with --device cpu.",
-            wrong + fp4.unwrap_or(0)
+        (false, _) => format!("{count}, all of them of kernels that are optional. Models run without those."),
+        (true, true) => format!(
+            "{count}, all of them of the FP4 tensor cores and of kernels that are optional. Models run without those."
         ),
     }
 }
@@ -151,15 +176,20 @@ mod tests {
     }
 
     #[test]
-    fn fp4_tensor_cores_that_fail_are_told_from_a_device_that_fails() {
-        assert!(verdict("cuda", 40, 0, Some(0)).starts_with("All 40"));
-        assert!(verdict("cuda", 35, 0, None).contains("no FP4 tensor cores"));
-        let fp4 = verdict("cuda", 40, 0, Some(2));
+    fn what_a_device_can_do_without_is_told_from_a_device_that_fails() {
+        let said = |rest, fp4, rings, checks| verdict("cuda", checks, Wrong { rest, fp4, rings });
+        assert!(said(0, Some(0), 0, 40).starts_with("All 40"));
+        assert!(said(0, None, 0, 35).contains("no FP4 tensor cores"));
+        let fp4 = said(0, Some(2), 0, 40);
         assert!(
             fp4.contains("2 of 40") && fp4.contains("--fp4-activations") && !fp4.contains("--device cpu"),
             "{fp4}"
         );
-        assert!(verdict("cuda", 40, 3, Some(2)).starts_with("5 of 40"));
+        assert!(said(3, Some(2), 0, 40).starts_with("5 of 40"));
+        let rings = said(0, None, 1, 40);
+        assert!(rings.contains("1 of 40") && rings.contains("optional") && !rings.contains("FP4"), "{rings}");
+        assert!(said(0, Some(1), 1, 40).contains("FP4 tensor cores and of kernels"));
+        assert!(said(2, None, 1, 40).contains("--device cpu"));
     }
 
     #[test]

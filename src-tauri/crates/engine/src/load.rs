@@ -137,6 +137,15 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         ops = Device::Cpu.open(request.threads).map_err(not_opened)?.ops;
         notices.push(fault);
     }
+    let mut tune = true;
+    if ops.device() == "cuda"
+        && let Some(notice) =
+            proof::rings(ops.as_ref(), Scale::Full, proof::folder().as_deref(), &mut || board.beat())?
+    {
+        tracing::warn!(evidence = ?notice.evidence, "{notice}");
+        notices.push(notice);
+        tune = false;
+    }
     let mut fp4_activations = request.fp4_activations;
     if fp4_activations && let Err(fault) = switch_fp4_on(request, ops.as_ref(), board) {
         tracing::warn!(evidence = ?fault.evidence, "{fault}");
@@ -159,7 +168,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
         Some(_) => request.draft_head.head(&tokenizer, spec.vocab, request.draft_vocabulary.as_deref())?,
         None => DraftHead::default(),
     };
-    let options = fit(request, &checkpoint, &spec, &ops, (memory_limit, draft_head))?;
+    let options = LoadOptions { tune, ..fit(request, &checkpoint, &spec, &ops, (memory_limit, draft_head))? };
     let stretched = spec.clone().stretched(options.context).map_err(model_fault)?;
     if let Some(factor) = spec.stretch(options.context).map_err(model_fault)? {
         tracing::warn!(

@@ -92,6 +92,56 @@ pub fn require_fp4(
     })
 }
 
+/// Whether `ops` may choose kernels that bring weights by way of shared memory: None, or why it does without. What fails is
+/// remembered, too, and so is a test that took the process with it: the next load does not try again.
+///
+/// # Errors
+/// `optional_kernels_broke_device`: this process cannot use the device any more, but the next one can.
+pub fn rings(
+    ops: &dyn Ops,
+    scale: Scale,
+    folder: Option<&Path>,
+    beat: &mut dyn FnMut(),
+) -> Result<Option<Fault>, Fault> {
+    let device = ops.identity();
+    let identity = format!("{device}, rings");
+    let mark = mark_of(folder, &identity);
+    let without = |failed: &[String]| {
+        let said = format!(
+            "Kernels that Hearth could choose for speed do not work on {device}, so it does without them."
+        );
+        Fault::new(
+            "optional_kernels_failed",
+            said,
+            "Report the output of `hearth selftest`; everything else works as ever.",
+        )
+        .with("device", &device)
+        .with_evidence(failed.join("\n"))
+    };
+    match known(mark.as_deref(), &identity) {
+        Some(failed) if failed.is_empty() => return Ok(None),
+        Some(failed) => return Ok(Some(without(&failed))),
+        None => keep(mark.as_deref(), &identity, 0, &["The test did not come to its end.".to_owned()]),
+    }
+    let checks = checked(&identity, &mut || selftest::run_rings(ops, scale, &mut |_, _| beat()))?;
+    let failed = failures(&checks);
+    keep(mark.as_deref(), &identity, checks.len(), &failed);
+    if failed.is_empty() {
+        return Ok(None);
+    }
+    if ops.memory().and_then(|memory| memory.fault()).is_none() {
+        return Ok(Some(without(&failed)));
+    }
+    let said = format!("Kernels that Hearth could choose for speed broke {device} while they were tested.");
+    Err(Fault::new(
+        "optional_kernels_broke_device",
+        said,
+        "Start again: Hearth then does without them. Report the output of `hearth selftest`.",
+    )
+    .with("device", &device)
+    .with_evidence(failed.join("\n")))
+}
+
 /// What disagreed with the CPU, a line each, of how many checks.
 struct Wrong {
     failed: Vec<String>,
@@ -104,10 +154,24 @@ fn prove(
     folder: Option<&Path>,
     run: &mut dyn FnMut() -> hearth_kernels::Result<Option<Vec<Check>>>,
 ) -> Result<Result<(), Wrong>, Fault> {
-    let mark = folder.map(|folder| folder.join(format!("{}.json", name_of(identity))));
-    if mark.as_ref().is_some_and(|mark| remembered(mark, identity)) {
+    let mark = mark_of(folder, identity);
+    if known(mark.as_deref(), identity).is_some_and(|failed| failed.is_empty()) {
         return Ok(Ok(()));
     }
+    let checks = checked(identity, run)?;
+    let failed = failures(&checks);
+    if !failed.is_empty() {
+        return Ok(Err(Wrong { failed, checks: checks.len() }));
+    }
+    keep(mark.as_deref(), identity, checks.len(), &[]);
+    Ok(Ok(()))
+}
+
+/// Runs the checks.
+fn checked(
+    identity: &str,
+    run: &mut dyn FnMut() -> hearth_kernels::Result<Option<Vec<Check>>>,
+) -> Result<Vec<Check>, Fault> {
     tracing::info!(%identity, "first use: holding every op against the CPU");
     let checks = run().map_err(|error| {
         Fault::new(
@@ -117,51 +181,60 @@ fn prove(
         )
         .with("reason", error.to_string())
     })?;
-    let checks = checks.unwrap_or_default();
-    let failed: Vec<String> = checks
-        .iter()
-        .filter(|check| !check.passed())
-        .map(|check| match &check.outcome {
-            Outcome::Failed(reason) => format!("{} ({}): {reason}", check.op, check.case),
-            _ => format!(
-                "{} ({}): off by {:.1e}, allowed {:.1e}",
-                check.op, check.case, check.error, check.bound
-            ),
-        })
-        .collect();
-    if !failed.is_empty() {
-        return Ok(Err(Wrong { failed, checks: checks.len() }));
-    }
-    if let Some(mark) = mark {
-        // Not remembered is tested again: slower, not wrong.
-        if let Err(error) = remember(&mark, identity, checks.len()) {
-            tracing::warn!(%error, mark = %mark.display(), "the passed self-test cannot be remembered");
-        }
-    }
-    Ok(Ok(()))
+    Ok(checks.unwrap_or_default())
 }
 
-/// A file name for a device.
-fn name_of(identity: &str) -> String {
+/// A line for each check that failed.
+fn failures(checks: &[Check]) -> Vec<String> {
+    let line = |check: &Check| match &check.outcome {
+        Outcome::Failed(reason) => format!("{} ({}): {reason}", check.op, check.case),
+        _ => {
+            format!("{} ({}): off by {:.1e}, allowed {:.1e}", check.op, check.case, check.error, check.bound)
+        }
+    };
+    checks.iter().filter(|check| !check.passed()).map(line).collect()
+}
+
+/// Where the results of a device are kept.
+fn mark_of(folder: Option<&Path>, identity: &str) -> Option<PathBuf> {
     let mut hasher = DefaultHasher::new();
     identity.hash(&mut hasher);
-    format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
+    let name = format!("{}-{:016x}.json", env!("CARGO_PKG_VERSION"), hasher.finish());
+    folder.map(|folder| folder.join(name))
 }
 
-fn remembered(mark: &Path, identity: &str) -> bool {
-    let text = std::fs::read(mark).unwrap_or_default();
-    let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    value["passed"] == true && value["device"] == identity
+/// What failed when this device was tested; None if it was not.
+fn known(mark: Option<&Path>, identity: &str) -> Option<Vec<String>> {
+    let text = std::fs::read(mark?).ok()?;
+    let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    if value["device"] != identity {
+        return None;
+    }
+    if value["passed"] == true {
+        return Some(Vec::new());
+    }
+    let failed: Vec<String> = serde_json::from_value(value["failed"].clone()).ok()?;
+    Some(failed).filter(|failed| !failed.is_empty())
 }
 
-fn remember(mark: &Path, identity: &str, checks: usize) -> std::io::Result<()> {
-    let folder = mark.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
-    let text =
-        json!({ "device": identity, "version": env!("CARGO_PKG_VERSION"), "checks": checks, "passed": true });
-    let draft = mark.with_extension("incomplete");
-    std::fs::write(&draft, text.to_string())?;
-    std::fs::rename(draft, mark)
+/// Keeps the results of a device. Those that cannot be kept are found again: slower, not wrong.
+fn keep(mark: Option<&Path>, identity: &str, checks: usize, failed: &[String]) {
+    let Some(mark) = mark else { return };
+    let write = || {
+        std::fs::create_dir_all(mark.parent().unwrap_or(Path::new(".")))?;
+        let version = env!("CARGO_PKG_VERSION");
+        let passed = failed.is_empty();
+        let text = json!({
+            "device": identity, "version": version, "checks": checks, "passed": passed, "failed": failed,
+        });
+        let draft = mark.with_extension("incomplete");
+        std::fs::write(&draft, text.to_string())?;
+        std::fs::rename(draft, mark)
+    };
+    let written: std::io::Result<()> = write();
+    if let Err(error) = written {
+        tracing::warn!(%error, mark = %mark.display(), "the results of the self-test cannot be kept");
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +258,53 @@ mod tests {
         let whole = require(ops.as_ref(), Scale::Small, Some(&folder), &mut || beats += 1);
         whole.expect("the kernels are right");
         assert!(beats > first + 20, "the mark of one family does not stand for the device");
+    }
+
+    #[test]
+    fn kernels_that_are_optional_are_tested_once_and_what_fails_is_done_without() {
+        let home = tempfile::tempdir().expect("a folder");
+        let folder = home.path().join("selftest");
+        let ops = Device::Emulated.open(None).expect("the emulator").ops;
+        let mut beats = 0;
+        let run = |beats: &mut usize| rings(ops.as_ref(), Scale::Small, Some(&folder), &mut || *beats += 1);
+        for _ in 0..2 {
+            assert!(run(&mut beats).expect("the device is whole").is_none());
+            assert!(beats >= 3, "{beats} checks");
+        }
+        let first = beats;
+        assert!(run(&mut beats).expect("the device is whole").is_none());
+        assert_eq!(beats, first, "nothing was tested again");
+        // A test that did not end, as its mark says.
+        let identity = format!("{}, rings", ops.identity());
+        let lines = ["The test did not come to its end.".to_owned()];
+        keep(mark_of(Some(&folder), &identity).as_deref(), &identity, 0, &lines);
+        let notice = run(&mut beats).expect("the device is whole").expect("it does without");
+        assert_eq!((notice.code.as_str(), beats), ("optional_kernels_failed", first));
+        assert_eq!(notice.evidence.as_deref(), Some(lines[0].as_str()));
+    }
+
+    #[test]
+    fn a_device_that_its_optional_kernels_break_is_not_broken_again() {
+        use hearth_kernels::cuda::{
+            Cuda,
+            emulated::{Breaker, EmulatorOptions},
+        };
+        let home = tempfile::tempdir().expect("a folder");
+        let device = || {
+            let breaker = Breaker::default();
+            let options = EmulatorOptions { breaker: breaker.clone(), ..EmulatorOptions::default() };
+            (Cuda::emulated(options).expect("the emulator"), breaker)
+        };
+        let (ops, breaker) = device();
+        // In the middle of the test.
+        let fault = rings(&ops, Scale::Small, Some(home.path()), &mut || breaker.trip());
+        let fault = fault.expect_err("the device is gone");
+        assert_eq!(fault.code, "optional_kernels_broke_device");
+        let (ops, _) = device();
+        let notice = rings(&ops, Scale::Small, Some(home.path()), &mut || panic!("it is not tested"));
+        let notice = notice.expect("the device is whole").expect("it does without");
+        assert_eq!(notice.code, "optional_kernels_failed");
+        assert!(notice.evidence.is_some_and(|lines| lines.contains("ILLEGAL_ADDRESS")));
     }
 
     #[test]

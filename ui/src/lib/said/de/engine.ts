@@ -71,6 +71,14 @@ export const engine: Faults = {
       `Die FP4-Recheneinheiten von ${v["device"]} bestehen ${v["failed"]} von ${v["checks"]} Prüfungen gegen die CPU nicht; Prompts werden ohne sie gelesen.`,
     "Die Ausgabe von „hearth selftest“ melden; alles Übrige geht wie ohne --fp4-activations.",
   ],
+  optional_kernels_failed: [
+    (v) => `Kernels, die Hearth für mehr Tempo wählen könnte, gehen auf ${v["device"]} nicht; es kommt ohne sie aus.`,
+    "Die Ausgabe von „hearth selftest“ melden; alles Übrige geht wie sonst.",
+  ],
+  optional_kernels_broke_device: [
+    (v) => `Kernels, die Hearth für mehr Tempo wählen könnte, haben ${v["device"]} bei ihrer Prüfung zum Absturz gebracht.`,
+    "Noch einmal starten: Hearth kommt dann ohne sie aus. Die Ausgabe von „hearth selftest“ melden.",
+  ],
   fp4_exact: [
     "Prompts werden in der Arithmetik des Schreibens gelesen (exaktes Lesen), und die rundet nicht auf NVFP4.",
     "Exaktes Lesen oder „Prompts in FP4“ ausschalten.",
