@@ -210,6 +210,12 @@ impl Gpu for Driver {
         })
     }
 
+    fn prefer_shared(&self, all: bool) {
+        if self.device.make_current().is_ok() {
+            self.kernels.prefer_shared(all);
+        }
+    }
+
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
         self.device.make_current()?;
         let kernel = self.kernels.get(launch, args.len())?;

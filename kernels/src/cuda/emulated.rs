@@ -86,8 +86,12 @@ pub struct EmulatorOptions {
     /// Breaks it.
     pub breaker: Breaker,
     /// None: it has no clock. Else the microseconds that it says a launch takes, of kernels whose names begin so; of others 1.
+    /// Under the name [`PREFERRED`] those that it takes more where all kernels prefer shared memory.
     pub clock: Option<Vec<(&'static str, u64)>>,
 }
+
+/// See [`EmulatorOptions::clock`].
+pub const PREFERRED: &str = "preferred";
 
 impl Default for EmulatorOptions {
     fn default() -> EmulatorOptions {
@@ -123,6 +127,7 @@ pub struct Emulator {
     properties: Properties,
     breaker: Breaker,
     clock: Option<Vec<(&'static str, u64)>>,
+    prefers_shared: AtomicBool,
 }
 
 /// What a graph is made of.
@@ -179,7 +184,13 @@ impl Emulator {
             integrated: false,
             driver: String::new(),
         };
-        Ok(Emulator { state: Mutex::new(state), properties, breaker: options.breaker, clock: options.clock })
+        Ok(Emulator {
+            state: Mutex::new(state),
+            properties,
+            breaker: options.breaker,
+            clock: options.clock,
+            prefers_shared: AtomicBool::new(false),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -258,7 +269,12 @@ impl Emulator {
 
     fn microseconds(&self, work: &Work) -> u64 {
         let (Work::Launch { kernel, .. }, Some(clock)) = (work, &self.clock) else { return 0 };
-        clock.iter().find(|(name, _)| kernel.starts_with(name)).map_or(1, |(_, microseconds)| *microseconds)
+        let of = |begins: &dyn Fn(&str) -> bool| {
+            clock.iter().find(|(name, _)| begins(name)).map(|(_, microseconds)| *microseconds)
+        };
+        let more =
+            if self.prefers_shared.load(Ordering::Relaxed) { of(&|name| name == PREFERRED) } else { None };
+        of(&|name| kernel.starts_with(name)).unwrap_or(1) + more.unwrap_or(0)
     }
 }
 
@@ -346,6 +362,10 @@ impl Gpu for Emulator {
 
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()> {
         self.work(Work::Fill { at: address, byte, bytes })
+    }
+
+    fn prefer_shared(&self, all: bool) {
+        self.prefers_shared.store(all, Ordering::Relaxed);
     }
 
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {

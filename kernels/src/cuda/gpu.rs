@@ -87,6 +87,13 @@ pub(crate) trait Gpu: Send + Sync + Debug {
     /// Sets every byte.
     fn fill(&self, address: u64, byte: u8, bytes: usize) -> Result<()>;
 
+    /// From now on divides a multiprocessor's memory between shared memory and cache alike for all kernels, as much as there can be
+    /// to shared memory; false: as each needs it, which is so at first. A kernel that needs another division than the one before
+    /// it may have to wait until that has left. Nothing where a device knows no such thing.
+    fn prefer_shared(&self, all: bool) {
+        let _ = all;
+    }
+
     /// Starts a kernel. `args` are the bytes of its one argument.
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()>;
 

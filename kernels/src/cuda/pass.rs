@@ -370,18 +370,15 @@ mod tests {
                 }
             }
             let first = below(3);
-            let mut segments = Vec::new();
-            for slot in first..3 {
-                let pages = texts[slot].clone();
-                segments.push(Segment {
-                    slot,
-                    first_row: segments.len(),
-                    rows: 1,
-                    position: round,
-                    pages,
-                    snapshots: vec![],
-                });
-            }
+            let segment = |(row, text): (usize, &Vec<u32>)| Segment {
+                slot: first + row,
+                first_row: row,
+                rows: 1,
+                position: round,
+                pages: text.clone(),
+                snapshots: vec![],
+            };
+            let segments = texts[first..].iter().enumerate().map(segment).collect();
             let pass = Pass { segments, exact: false };
             let ids = vec![1; pass.rows()];
             cuda.begin(&pass, &ids, &[]).expect("it is staged");

@@ -195,6 +195,10 @@ impl Gpu for Slab {
         self.noted(self.gpu.fill(address, byte, bytes))
     }
 
+    fn prefer_shared(&self, all: bool) {
+        self.gpu.prefer_shared(all);
+    }
+
     fn launch(&self, launch: &Launch, args: &[u8]) -> Result<()> {
         self.launches.fetch_add(1, Ordering::Relaxed);
         self.noted(self.gpu.launch(launch, args))

@@ -1,5 +1,6 @@
 //! Measures on the machine itself which variant of each product of a decode step is the fastest: the whole step is recorded
-//! with one of them and replayed, so that what a kernel does to its neighbours counts. The bits are the same in any case.
+//! with one of them and replayed, so that what a kernel does to its neighbours counts; and whether all kernels should divide a
+//! multiprocessor's memory alike. The bits are the same in any case.
 
 use super::Cuda;
 use super::variants::{Product, Variant};
@@ -13,7 +14,7 @@ const LEAST: f64 = 0.002;
 /// What came of the measurements of one product.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tuned {
-    /// Formats, sizes and rows.
+    /// Formats, sizes and rows; or what else was measured.
     pub product: String,
     /// The fastest variant, in words.
     pub variant: String,
@@ -32,7 +33,18 @@ impl Cuda {
         }
         let (seconds, products) = self.variants.heard_during(|| self.step_seconds(body));
         let Some(mut best) = seconds? else { return Ok(Vec::new()) };
-        let mut tuned = Vec::with_capacity(products.len());
+        let mut tuned = Vec::with_capacity(products.len() + 1);
+        if self.variants.divide() {
+            let before = best;
+            // Alike for all unless that is slower: only then can a kernel start beside another that needs less.
+            self.gpu.prefer_shared(true);
+            let alike = self.step_seconds(body)?.filter(|seconds| *seconds <= best * (1.0 + LEAST));
+            best = alike.unwrap_or(best);
+            self.gpu.prefer_shared(alike.is_some());
+            let said = if alike.is_some() { "alike, most of it shared" } else { "as each kernel needs it" };
+            let product = "memory of a multiprocessor".to_owned();
+            tuned.push(Tuned { product, variant: said.to_owned(), before, after: best });
+        }
         for (product, rings) in &products {
             let before = best;
             let mut taken = Variant::Registers;

@@ -75,6 +75,8 @@ struct State {
     /// Taken wherever it is possible.
     forced: Option<Variant>,
     chosen: HashMap<Product, Variant>,
+    /// How a multiprocessor's memory is divided was decided.
+    divided: bool,
     /// Products that were asked for since [`Variants::listen`], with their possible variants.
     heard: Option<Vec<(Product, Vec<Variant>)>>,
 }
@@ -105,6 +107,11 @@ impl Variants {
     /// Whether what is chosen counts.
     pub fn is_forced(&self) -> bool {
         self.state().forced.is_some()
+    }
+
+    /// True at the first call: how a multiprocessor's memory is divided is decided once.
+    pub fn divide(&self) -> bool {
+        !std::mem::replace(&mut self.state().divided, true)
     }
 
     /// From now on takes this variant of a product.

@@ -219,7 +219,10 @@ int cuFuncGetParamInfo(void* function, size_t index, size_t* offset, size_t* siz
     return index ? INVALID : OK;
 }
 int cuFuncGetAttribute(int* value, int which, void* function) { (void)function; *value = 1024; return which == 1 ? OK : INVALID; }
-int cuFuncSetAttribute(void* function, int which, int value) { (void)function; return which == 8 && value > 0 ? OK : INVALID; }
+int cuFuncSetAttribute(void* function, int which, int value) {
+    (void)function;
+    return (which == 8 && value > 0) || (which == 9 && (value == 100 || value == -1)) ? OK : INVALID;
+}
 
 struct config { unsigned grid[3], block[3], shared; void* stream; int* attributes; unsigned count; };
 int cuLaunchKernelEx(const struct config* config, void* function, void** arguments, void** extra) {

@@ -3,7 +3,7 @@
 use super::bench::*;
 use super::gdn_in::{self, CHANNELS, HELD};
 use super::linear::{decode_tolerance, projected};
-use hearth_kernels::cuda::emulated::EmulatorOptions;
+use hearth_kernels::cuda::emulated::{EmulatorOptions, PREFERRED};
 use hearth_kernels::cuda::{Cuda, Variant};
 use hearth_kernels::ops::Stretch;
 use hearth_kernels::{DeviceMemory, Result};
@@ -142,8 +142,15 @@ fn what_the_clock_finds_fastest_is_taken_and_nothing_else_changes() {
     };
     // Of f32 there is one kernel, hence no choice; six groups of FP8 do not fit.
     let product = "Fp8 48 x 320, 1 row".to_owned();
-    assert_eq!(said(&told), [(product.clone(), "registers".into(), 40.0, 40.0)]);
+    let alike = ("memory of a multiprocessor".to_owned(), "alike, most of it shared".into(), 40.0, 40.0);
+    assert_eq!(said(&told), [alike.clone(), (product.clone(), "registers".into(), 40.0, 40.0)]);
     let (fast, told) = tuned(Some(vec![("linear_ring", 10), ("linear", 20)]));
     same("faster rings", &fast, &want);
-    assert_eq!(said(&told), [(product, "ring of 4, 1 a multiprocessor".into(), 40.0, 30.0)]);
+    let ring = (product.clone(), "ring of 4, 1 a multiprocessor".into(), 40.0, 30.0);
+    assert_eq!(said(&told), [alike, ring.clone()]);
+    // Where that makes every launch slower, memory is divided as before.
+    let (fast, told) = tuned(Some(vec![("linear_ring", 10), ("linear", 20), (PREFERRED, 1)]));
+    same("memory as before", &fast, &want);
+    let apart = ("memory of a multiprocessor".to_owned(), "as each kernel needs it".into(), 40.0, 40.0);
+    assert_eq!(said(&told), [apart, ring]);
 }

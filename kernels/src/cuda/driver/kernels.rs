@@ -92,6 +92,18 @@ impl Kernels {
         Ok(kernel.function)
     }
 
+    /// Divides a multiprocessor's memory alike for all kernels, or as the driver likes. It is a hint, and a driver that does not take
+    /// it does without.
+    pub fn prefer_shared(&self, all: bool) {
+        // CU_SHAREDMEM_CARVEOUT_MAX_SHARED and _DEFAULT.
+        let percent = if all { 100 } else { -1 };
+        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        for kernel in self.by_name.values() {
+            // SAFETY: the function is loaded as long as `self`.
+            let _ = unsafe { sys::cuFuncSetAttribute(kernel.function, attribute, percent) };
+        }
+    }
+
     /// Gives the code's memory back.
     ///
     /// # Safety
