@@ -195,7 +195,7 @@ def test(program, fault):
             said = said[at:] if at >= 0 else said
         # The place in the source is a path of the copy that was faulted: it says nothing to anybody else.
         said = said.split(", at or after")[0]
-        return True, f"{name}: {said[:110]}"
+        return True, f"{name}: {said[:50]}"
     if not in_time:
         return True, f"{name} did not end"
     if code:
