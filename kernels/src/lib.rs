@@ -17,6 +17,7 @@ mod operands;
 pub mod ops;
 mod pass;
 mod plan;
+mod records;
 mod rope;
 pub mod rounds;
 pub mod sample;
@@ -30,6 +31,7 @@ pub use device::Device;
 pub use error::OpError;
 pub use ops::Ops;
 pub use plan::{DeviceMemory, MemoryPlan, Needs};
+pub use records::Records;
 pub use tensor::{DType, Tensor};
 pub use weight::{
     Fp8Scales, Numbers, Nvfp4Global, PackedWeight, Piece, StoredScales, StoredWeight, Values, Weight,

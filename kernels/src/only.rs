@@ -8,7 +8,7 @@ use crate::ops::{
 };
 use crate::rounds::{Follow, Settled};
 use crate::sample::{Chosen, SampleRow};
-use crate::{DType, DeviceMemory, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
+use crate::{DType, DeviceMemory, Ops, PackedWeight, Records, Result, Tensor, Weight, WeightFormat};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The ops that can be named, in the order of a layer.
@@ -73,6 +73,10 @@ impl Ops for Only {
 
     fn memory(&self) -> Option<&dyn DeviceMemory> {
         self.inner.memory()
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
+        self.inner.records()
     }
 
     fn bandwidth(&self) -> Result<Option<Bandwidth>> {

@@ -13,7 +13,7 @@ pub use crate::pass::{Pass, Segment, Stretch};
 pub use crate::rope::Yarn;
 use crate::rounds::{Follow, Settled};
 use crate::sample::{Chosen, SampleRow};
-use crate::{DeviceMemory, PackedWeight, Result, Tensor, Weight, WeightFormat, tensor::DType};
+use crate::{DeviceMemory, PackedWeight, Records, Result, Tensor, Weight, WeightFormat, tensor::DType};
 
 /// A backend: memory, packing, and every op. Errors name the op and the argument; nothing panics on bad shapes.
 pub trait Ops: Send + Sync {
@@ -32,6 +32,11 @@ pub trait Ops: Send + Sync {
 
     /// The device's own memory, which a model plans; None where the host's is used.
     fn memory(&self) -> Option<&dyn DeviceMemory> {
+        None
+    }
+
+    /// What the device does about passes before they come; None where it computes each as it comes.
+    fn records(&self) -> Option<&dyn Records> {
         None
     }
 

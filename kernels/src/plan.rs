@@ -1,8 +1,6 @@
 //! What a model's memory is for, decided before any of it is taken. `hearth-model` makes the plan, by letting the load run on
 //! a device that only counts; the real device then takes the planned memory and gives out no more.
 
-use crate::cuda::{Tuned, Variant};
-use crate::ops::{Pass, Stretch};
 use crate::{Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -99,39 +97,6 @@ pub trait DeviceMemory {
     /// # Errors
     /// No memory.
     fn keep(&self, needs: &Needs) -> Result<()>;
-
-    /// As [`Ops::replay`], but `body` is only recorded, so that the first pass of this shape is as fast as the tenth. Under a
-    /// plan whose working memory was taken ([`DeviceMemory::keep`]). False if there are as many graphs as there may be.
-    ///
-    /// # Errors
-    /// Those of `body` and of the device.
-    fn record(
-        &self,
-        stretch: Stretch,
-        pass: &Pass,
-        picks: usize,
-        body: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<bool>;
-
-    /// Finds out which of several kernels of the same bits is the fastest in `body`, a pass of decode that may be run any
-    /// number of times, for each product in it that nothing was chosen for yet. What is recorded later takes those. Empty
-    /// where a device has no clock or no choice.
-    ///
-    /// # Errors
-    /// Those of `body` and of the device.
-    fn tune(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>>;
-
-    /// Takes one variant for every product that has it, or (None) the fastest as measured. Recorded graphs stay as they are.
-    fn force_variant(&self, variant: Option<Variant>);
-
-    /// How many graphs are recorded.
-    fn recorded(&self) -> usize;
-
-    /// How many kernels have been started or recorded so far; a replayed graph counts none.
-    fn launches(&self) -> u64;
-
-    /// Contexts to record passes at, one for each way in which a launch depends on the context, up to `context` tokens.
-    fn tiers(&self, context: usize) -> Vec<usize>;
 
     /// Bytes that are free outside the planned block now, by the word of the driver, or of the kernel where the device shares the
     /// host's memory; None where nobody tells.

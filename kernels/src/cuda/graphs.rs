@@ -1,9 +1,11 @@
 //! Recorded graphs of decode: which passes share one, how many there may be, and when they are made. A graph holds the
 //! addresses and grids of its launches; everything else (positions, pages, ids) it finds on the device.
 
+use super::tune::Tuned;
+use super::variants::Variant;
 use super::{Cuda, DECODE_ROWS};
-use crate::Result;
 use crate::ops::{Pass, Stretch};
+use crate::{Records, Result};
 use std::sync::PoisonError;
 
 /// Most graphs; a pass of yet another shape runs as it comes.
@@ -35,7 +37,7 @@ pub(crate) fn tier(pass: &Pass) -> usize {
 }
 
 /// The contexts of which one lies in each tier, up to `context`.
-pub(super) fn tiers(context: usize) -> Vec<usize> {
+fn tiers(context: usize) -> Vec<usize> {
     let mut tiers = Vec::new();
     let mut tier = TIERS[0];
     while tier < context.min(TIERS[1]) {
@@ -95,9 +97,10 @@ impl Cuda {
             }
         }
     }
+}
 
-    /// Records `body` without running it, if its graph is not there yet; false if no more can be had.
-    pub(super) fn record_ahead(
+impl Records for Cuda {
+    fn record(
         &self,
         stretch: Stretch,
         pass: &Pass,
@@ -113,6 +116,26 @@ impl Cuda {
             Err(false) => Ok(false),
             Err(true) => self.capture(key, body).map(|()| true),
         }
+    }
+
+    fn tune(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>> {
+        self.tune_products(body)
+    }
+
+    fn force_variant(&self, variant: Option<Variant>) {
+        self.variants.force(variant);
+    }
+
+    fn recorded(&self) -> usize {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn launches(&self) -> u64 {
+        self.slab.launches()
+    }
+
+    fn tiers(&self, context: usize) -> Vec<usize> {
+        tiers(context)
     }
 }
 

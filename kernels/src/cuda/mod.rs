@@ -45,7 +45,7 @@ use crate::ops::{
 };
 use crate::rounds::{Follow, Settled};
 use crate::sample::{Chosen, SampleRow};
-use crate::{DType, DeviceMemory, OpError, Ops, PackedWeight, Result, Tensor, Weight, WeightFormat};
+use crate::{DType, DeviceMemory, OpError, Ops, PackedWeight, Records, Result, Tensor, Weight, WeightFormat};
 use gpu::Gpu;
 use linear::Epilogue;
 use memory::DeviceBuffer;
@@ -183,6 +183,10 @@ impl Ops for Cuda {
     }
 
     fn memory(&self) -> Option<&dyn DeviceMemory> {
+        Some(self)
+    }
+
+    fn records(&self) -> Option<&dyn Records> {
         Some(self)
     }
 

@@ -7,9 +7,6 @@ use super::gpu::Gpu;
 use super::memory::DeviceBuffer;
 use super::pass::Staged;
 use super::slab::Slab;
-use super::tune::Tuned;
-use super::variants::Variant;
-use crate::ops::{Pass, Stretch};
 use crate::{DeviceMemory, MemoryPlan, Needs, Numbers, OpError, Ops, Result, StoredWeight, Weight};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,36 +82,6 @@ impl DeviceMemory for Cuda {
             self.working.lock().unwrap_or_else(PoisonError::into_inner).insert(name, buffer);
         }
         self.staged().hold(&self.gpu, needs.room)
-    }
-
-    fn record(
-        &self,
-        stretch: Stretch,
-        pass: &Pass,
-        picks: usize,
-        body: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<bool> {
-        self.record_ahead(stretch, pass, picks, body)
-    }
-
-    fn tune(&self, body: &mut dyn FnMut() -> Result<()>) -> Result<Vec<Tuned>> {
-        self.tune_products(body)
-    }
-
-    fn force_variant(&self, variant: Option<Variant>) {
-        self.variants.force(variant);
-    }
-
-    fn recorded(&self) -> usize {
-        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    fn launches(&self) -> u64 {
-        self.slab.launches()
-    }
-
-    fn tiers(&self, context: usize) -> Vec<usize> {
-        super::graphs::tiers(context)
     }
 
     fn free_beside(&self) -> Option<u64> {

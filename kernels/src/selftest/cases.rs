@@ -148,7 +148,7 @@ pub(super) const RING_CASES: [Case; 4] = [
 
 /// What `run` gives where products bring their weights through rings of so many groups; as ever where there are none.
 fn by_ring(ops: &dyn Ops, groups: u32, run: impl FnOnce(&dyn Ops) -> Result<Vec<f32>>) -> Result<Vec<f32>> {
-    let force = |variant| ops.memory().map_or((), |memory| memory.force_variant(variant));
+    let force = |variant| ops.records().map_or((), |records| records.force_variant(variant));
     force(Some(Variant::Ring { groups, blocks: 1 }));
     let found = run(ops);
     force(None);

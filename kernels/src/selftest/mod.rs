@@ -83,7 +83,7 @@ pub fn run_fp4(
 }
 
 /// The same for products that bring their weights by way of shared memory, between which and others a device chooses
-/// ([`crate::DeviceMemory::tune`]); None on a device without them. [`run`] leaves them out: a device that fails here can do
+/// ([`crate::Records::tune`]); None on a device without them. [`run`] leaves them out: a device that fails here can do
 /// without.
 ///
 /// # Errors
@@ -93,7 +93,7 @@ pub fn run_rings(
     scale: Scale,
     done: &mut dyn FnMut(&Check, usize),
 ) -> Result<Option<Vec<Check>>> {
-    if device.memory().is_none() {
+    if device.records().is_none() {
         return Ok(None);
     }
     run_cases(&RING_CASES, &Cpu::new(None)?, device, scale, done).map(Some)

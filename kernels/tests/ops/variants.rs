@@ -6,7 +6,7 @@ use super::linear::{decode_tolerance, projected};
 use hearth_kernels::cuda::emulated::{EmulatorOptions, PREFERRED};
 use hearth_kernels::cuda::{Cuda, Variant};
 use hearth_kernels::ops::Stretch;
-use hearth_kernels::{DeviceMemory, Result};
+use hearth_kernels::{Records, Result};
 
 fn ring(groups: u32, blocks: u32) -> Variant {
     Variant::Ring { groups, blocks }
@@ -15,7 +15,7 @@ fn ring(groups: u32, blocks: u32) -> Variant {
 /// A device with so many multiprocessors that takes one variant wherever it can.
 fn taking(variant: Variant, multiprocessors: u32) -> Backend {
     let cuda = Cuda::emulated(EmulatorOptions { multiprocessors, ..EmulatorOptions::default() }).unwrap();
-    DeviceMemory::force_variant(&cuda, Some(variant));
+    Records::force_variant(&cuda, Some(variant));
     Backend { name: format!("{variant} on {multiprocessors}"), ops: Box::new(cuda) }
 }
 
@@ -117,13 +117,13 @@ fn tuned(clock: Option<Vec<(&'static str, u64)>>) -> (Vec<f32>, Vec<hearth_kerne
     let mut outs = [poisoned(&on, &[1, 40]), poisoned(&on, &[1, 40])];
     let pass = pass(1, 0, vec![]);
     on.begin(&pass, &[0], &[]).unwrap();
-    let memory: &dyn DeviceMemory = on.memory().unwrap();
+    let records: &dyn Records = on.records().unwrap();
     let mut body =
         || -> Result<()> { weights.iter().zip(&mut outs).try_for_each(|(w, out)| on.linear(1, &x, w, out)) };
-    let told = memory.tune(&mut body).unwrap();
-    assert_eq!(memory.tune(&mut body).unwrap(), [], "all is chosen");
+    let told = records.tune(&mut body).unwrap();
+    assert_eq!(records.tune(&mut body).unwrap(), [], "all is chosen");
     // Recorded with what was chosen, and run.
-    assert!(memory.record(Stretch::Trunk, &pass, 0, &mut body).unwrap());
+    assert!(records.record(Stretch::Trunk, &pass, 0, &mut body).unwrap());
     on.replay(Stretch::Trunk, &pass, 0, &mut body).unwrap();
     (outs.iter().flat_map(|out| read(&on, out, 1)).collect(), told)
 }

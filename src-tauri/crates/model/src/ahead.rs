@@ -74,7 +74,7 @@ impl Model {
     /// it is, 0 to 1.
     pub(crate) fn tune(&mut self, done: &mut dyn FnMut(f64)) -> Result<Vec<Tuned>, ModelError> {
         let ops = self.ops.clone();
-        let Some(memory) = ops.memory().filter(|_| self.options().tune) else { return Ok(Vec::new()) };
+        let Some(records) = ops.records().filter(|_| self.options().tune) else { return Ok(Vec::new()) };
         let options = self.options().clone();
         let shapes = tuned_shapes(&options, self.decode_rows().unwrap_or(0), self.spec.mtp.is_some());
         let mut tuned = Vec::new();
@@ -85,7 +85,7 @@ impl Model {
             ops.begin(&prepared.pass, &prepared.ids, &prepared.picks).map_err(at("choosing kernels"))?;
             let mut body = || self.launch(shape.stretch, &prepared);
             as_op_errors(ops.as_ref(), &mut body, &mut |body| {
-                tuned.extend(memory.tune(body)?);
+                tuned.extend(records.tune(body)?);
                 Ok(())
             })?;
             done((i + 1) as f64 / shapes.len() as f64);
@@ -97,10 +97,10 @@ impl Model {
     /// Records all [`shapes`] at all tiers. `done` is told how much is recorded, 0 to 1.
     pub(crate) fn record_ahead(&mut self, done: &mut dyn FnMut(f64)) -> Result<(), ModelError> {
         let ops = self.ops.clone();
-        let Some(memory) = ops.memory() else { return Ok(()) };
+        let Some(records) = ops.records() else { return Ok(()) };
         let options = self.options().clone();
         let shapes = shapes(&options, self.decode_rows().unwrap_or(0), self.spec.mtp.is_some());
-        let tiers = memory.tiers(options.context);
+        let tiers = records.tiers(options.context);
         let all = shapes.len() * tiers.len();
         for (i, (shape, tier)) in
             shapes.iter().flat_map(|shape| tiers.iter().map(move |tier| (shape, *tier))).enumerate()
@@ -176,12 +176,12 @@ impl Model {
     fn record(&mut self, shape: Shape, context: usize, exact: bool) -> Result<bool, ModelError> {
         let Some(prepared) = self.prepared(shape, context, exact) else { return Ok(true) };
         let ops = self.ops.clone();
-        let Some(memory) = ops.memory() else { return Ok(false) };
+        let Some(records) = ops.records() else { return Ok(false) };
         ops.begin(&prepared.pass, &prepared.ids, &prepared.picks).map_err(at("recording"))?;
         let mut body = || self.launch(shape.stretch, &prepared);
         let mut more = false;
         as_op_errors(ops.as_ref(), &mut body, &mut |body| {
-            more = memory.record(shape.stretch, &prepared.pass, prepared.picks.len(), body)?;
+            more = records.record(shape.stretch, &prepared.pass, prepared.picks.len(), body)?;
             Ok(())
         })?;
         Ok(more)

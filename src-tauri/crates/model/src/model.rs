@@ -205,7 +205,7 @@ impl Model {
         let recorded = |done: f64| begin + (1.0 - begin) * done;
         model.record_ahead(&mut |done| tell(LoadStage::RecordGraphs, recorded(done), None))?;
         let taken = before.zip(free(model.ops.as_ref())).map(|(before, after)| before.saturating_sub(after));
-        let count = model.ops.memory().map(|memory| memory.recorded());
+        let count = model.ops.records().map(|records| records.recorded());
         model.graphs =
             count.map(|count| RecordedGraphs { count, planned: rehearsal::graphs_of(&plan), taken });
         tell(LoadStage::RecordGraphs, 1.0, None);

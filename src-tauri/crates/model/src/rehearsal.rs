@@ -139,8 +139,8 @@ pub(crate) fn plan(
     let rest = memory.taken().saturating_sub(plan.block());
     plan.items.push(("padding, row scales, tables, staging".to_owned(), rest));
     let decode_rows = model.decode_rows().unwrap_or(0);
-    let graphs =
-        ahead::shapes(options, decode_rows, spec.mtp.is_some()).len() * memory.tiers(options.context).len();
+    let tiers = counting.records().map_or(0, |records| records.tiers(options.context).len());
+    let graphs = ahead::shapes(options, decode_rows, spec.mtp.is_some()).len() * tiers;
     let nodes = (spec.layers.len() * LAUNCHES + LAUNCHES) as u64;
     plan.beside.push((GRAPHS.to_owned(), graphs.min(256) as u64 * nodes * NODE));
     if counting.available_memory().is_none() {

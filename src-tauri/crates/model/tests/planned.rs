@@ -70,17 +70,17 @@ fn the_ledger_counts_the_launches_that_a_recorded_step_has() {
         [("mixed", &mixed, &mixed), ("bf16", &plain, &plain), ("dense", &dense, dense.outline())];
     for (name, source, formats) in sources {
         let ops = emulated();
-        let memory = ops.memory().unwrap();
+        let records = ops.records().unwrap();
         // One request at one context: a single graph.
         let options = LoadOptions { context: 128, slots: 1, max_rows: 16, mtp: false, ..options() };
         let mut at = Vec::new();
         let mut note = |progress: hearth_model::LoadProgress| {
             if progress.stage == LoadStage::RecordGraphs {
-                at.push(memory.launches());
+                at.push(records.launches());
             }
         };
         let model = Model::load(source, ops.clone(), options, &mut note).unwrap();
-        assert_eq!(memory.recorded(), 1);
+        assert_eq!(records.recorded(), 1);
         let round =
             ledger::round(model.spec(), formats, &KvTypes::default(), &DraftHead::default(), 1, 0).unwrap();
         let counted: u32 = round.verify.iter().filter(|entry| entry.op != "sample").map(|e| e.launches).sum();
@@ -124,7 +124,7 @@ fn what_decode_runs_is_recorded_before_the_first_request() {
     let recording: Vec<f64> =
         stages.iter().filter(|at| at.stage == LoadStage::RecordGraphs).map(|at| at.fraction).collect();
     assert!(recording.len() > 10 && recording.last() == Some(&1.0), "{recording:?}");
-    let recorded = ops.memory().unwrap().recorded();
+    let recorded = ops.records().unwrap().recorded();
     for (sequences, rows, position) in [(1, 1, 0), (3, 1, 300), (6, 1, 20), (1, 4, 0), (1, 3, 490)] {
         let segments = (0..sequences)
             .map(|slot| {
@@ -139,7 +139,7 @@ fn what_decode_runs_is_recorded_before_the_first_request() {
         let want: Vec<u32> = (0..ids.len() as u32).collect();
         let logits = model.forward(&pass(segments), &ids, &want).unwrap();
         assert!(logits.values.iter().all(|x| x.is_finite()));
-        let found = ops.memory().unwrap().recorded();
+        let found = ops.records().unwrap().recorded();
         assert_eq!(found, recorded, "{sequences} of {rows} at {position} were not recorded");
     }
 }
