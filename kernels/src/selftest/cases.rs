@@ -1,13 +1,11 @@
 //! The cases of the self-test: each builds its input from a seed, runs one op on the backend it is given, and returns
 //! the numbers to compare.
 
+use super::attend::{attend, attend_heads, attend_in, attend_long, heads_of};
 use super::random::{Random, pass, poisoned};
 use super::{Scale, chosen};
 use crate::cuda::Variant;
-use crate::ops::{
-    AttentionInputs, AttentionRowsMut, AttentionShape, GdnGates, GdnInputs, GdnRows, GdnRowsMut, GdnShape,
-    KvFormat, KvLayer, Pass, Route, RouterInputs,
-};
+use crate::ops::{GdnGates, GdnInputs, GdnRows, GdnRowsMut, GdnShape, KvFormat, Pass, Route, RouterInputs};
 use crate::{DType, Ops, Result, Tensor, WeightFormat};
 
 /// One comparison to make.
@@ -41,7 +39,7 @@ const fn case(
 }
 
 /// Every case, in the order in which a layer meets them.
-pub(super) const CASES: [Case; 44] = [
+pub(super) const CASES: [Case; 45] = [
     case("embed", "bf16", 0.0, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Bf16)),
     case("embed", "nvfp4", PLAIN, |ops, scale, seed| embed(ops, scale, seed, WeightFormat::Nvfp4)),
     case("rms_norm", "", PLAIN, rms_norm),
@@ -91,6 +89,7 @@ pub(super) const CASES: [Case; 44] = [
     }),
     case("attend_paged", "f32, decode", 1e-4, |ops, scale, seed| attend(ops, scale, seed, KvFormat::F32, 2)),
     case("attend_paged", "fp8, decode", 1e-2, |ops, scale, seed| attend(ops, scale, seed, KvFormat::Fp8, 2)),
+    case("attend_paged", "fp8, decode, long", 1e-2, attend_long),
     case("attend_paged", "nvfp4, decode", 2e-2, |ops, scale, seed| {
         attend(ops, scale, seed, KvFormat::Nvfp4, 2)
     }),
@@ -179,8 +178,8 @@ type Rows = fn(&mut Random, &dyn Ops, &[usize]) -> Result<Tensor>;
 pub(super) struct Sizes {
     pub hidden: usize,
     inter: usize,
-    heads: usize,
-    head_dim: usize,
+    pub heads: usize,
+    pub head_dim: usize,
     gdn_heads: usize,
     experts: usize,
     top_k: usize,
@@ -214,7 +213,7 @@ impl Scale {
     }
 }
 
-const PAGE: usize = 64;
+pub(super) const PAGE: usize = 64;
 
 fn embed(ops: &dyn Ops, scale: Scale, seed: u64, format: WeightFormat) -> Result<Vec<f32>> {
     let (mut random, s) = (Random::new(seed), scale.sizes());
@@ -352,82 +351,6 @@ fn gdn_step(ops: &dyn Ops, scale: Scale, seed: u64, t: usize) -> Result<Vec<f32>
     let mut all = ops.read_rows(&out, 0, t)?;
     all.extend(ops.read_rows(&state, 0, shape.v_heads * shape.k_dim)?);
     Ok(all)
-}
-
-fn attention_shape(s: &Sizes) -> AttentionShape {
-    AttentionShape {
-        q_heads: s.heads,
-        kv_heads: 2,
-        head_dim: s.head_dim,
-        rope_dims: s.head_dim / 4,
-        rope_theta: 1e7,
-        yarn: None,
-        scale: (s.head_dim as f32).powf(-0.5),
-        gated: true,
-    }
-}
-
-fn attend_in(ops: &dyn Ops, scale: Scale, seed: u64) -> Result<Vec<f32>> {
-    let (mut random, s) = (Random::new(seed), scale.sizes());
-    let shape = attention_shape(&s);
-    let (queries, keys) = (2 * shape.q_heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-    let q = random.weight(ops, WeightFormat::Fp8, queries, s.hidden, false)?;
-    let k = random.weight(ops, WeightFormat::Fp8, keys, s.hidden, false)?;
-    let v = random.weight(ops, WeightFormat::Fp8, keys, s.hidden, false)?;
-    let (x, norm) = (random.tensor(ops, &[2, s.hidden])?, random.norm(ops, s.hidden, 1.0)?);
-    let mut h = poisoned(ops, &[2, s.hidden])?;
-    let (mut out_q, mut out_k) = (poisoned(ops, &[2, queries])?, poisoned(ops, &[2, keys])?);
-    let mut out_v = poisoned(ops, &[2, keys])?;
-    let weights = AttentionInputs { q: &q, k: &k, v: &v };
-    let rows = AttentionRowsMut { q: &mut out_q, k: &mut out_k, v: &mut out_v };
-    ops.attend_in(&pass(2, 0, PAGE), &x, &norm, weights, &mut h, rows)?;
-    let mut all = ops.read_rows(&out_q, 0, 2)?;
-    all.extend(ops.read_rows(&out_k, 0, 2)?);
-    all.extend(ops.read_rows(&out_v, 0, 2)?);
-    Ok(all)
-}
-
-/// Few heads that lie within the kernels of a larger size.
-fn heads_of(head_dim: usize) -> AttentionShape {
-    AttentionShape { q_heads: 4, head_dim, rope_dims: 16, ..attention_shape(&Scale::Small.sizes()) }
-}
-
-fn attend(ops: &dyn Ops, scale: Scale, seed: u64, format: KvFormat, t: usize) -> Result<Vec<f32>> {
-    attend_heads(ops, seed, &attention_shape(&scale.sizes()), format, t)
-}
-
-/// A prompt in small cuts, so that the cache is filled the same way everywhere, then `t` rows at once.
-fn attend_heads(
-    ops: &dyn Ops,
-    seed: u64,
-    shape: &AttentionShape,
-    format: KvFormat,
-    t: usize,
-) -> Result<Vec<f32>> {
-    let mut random = Random::new(seed);
-    let (queries, keys) = (2 * shape.q_heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-    let (q_norm, k_norm) = (random.norm(ops, shape.head_dim, 1.0)?, random.norm(ops, shape.head_dim, 1.0)?);
-    let before = PAGE + 5;
-    let pages = (before + t).div_ceil(PAGE);
-    let cache = format.shape(pages, PAGE, shape.kv_heads, shape.head_dim);
-    let empty = || ops.zeros(format.dtype(), &cache);
-    let mut cache = KvLayer { format, k: empty()?, v: empty()? };
-    let mut out = poisoned(ops, &[t, shape.q_heads * shape.head_dim])?;
-    let mut at = 0;
-    while at < before + t {
-        let rows = if at < before { (before - at).min(16) } else { t };
-        let mut q = random.tensor(ops, &[rows, queries])?;
-        let (k, v) = (random.tensor(ops, &[rows, keys])?, random.tensor(ops, &[rows, keys])?);
-        let pages = (0..pages as u32).rev().collect();
-        let mut pass = pass(rows, at, PAGE);
-        pass.segments[0].pages = pages;
-        ops.attend_append(&pass, shape, &q_norm, &k_norm, &mut q, &k, &v, &mut cache)?;
-        if at == before {
-            ops.attend_paged(&pass, shape, &q, &cache, &mut out)?;
-        }
-        at += rows;
-    }
-    ops.read_rows(&out, 0, t)
 }
 
 fn moe_in(ops: &dyn Ops, scale: Scale, seed: u64, t: usize) -> Result<Vec<f32>> {

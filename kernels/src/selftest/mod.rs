@@ -1,6 +1,7 @@
 //! Holds every op of a device against the CPU backend, which defines them: how a machine proves code that its makers could
 //! not run. `hearth selftest` prints the result; an engine runs it before it first uses a GPU.
 
+mod attend;
 mod cases;
 mod chosen;
 mod random;
