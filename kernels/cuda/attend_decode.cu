@@ -8,25 +8,8 @@
 // A UNIT is one row and up to eight query heads of the block's key head. Rows of one sequence share a block's reads. How a
 // row's positions are split depends on its own position and the device alone (`blocks_per_split`), so rows of one sequence
 // stand in one block only while that agrees, and a row gets the same bits alone and in company.
+#include "attend_last.cuh"
 #include "attend_tile.cuh"
-
-struct AttendDecode {
-    const Pass* pass;
-    const float* q;      // [rows, q_heads, q_stride]
-    const u8* keys;
-    const u8* values;
-    float* out;          // [rows, q_heads, head_dim]: rows of one split
-    float* mixed;        // [16, q_heads, splits, head_dim]: the others' parts
-    SplitEnd* ends;      // [16, q_heads, splits]
-    u32 first, rows;     // the rows of this launch: at most 16
-    u32 q_heads, kv_heads, q_stride, page_len, gated;
-    u32 splits;          // most splits of a row
-    u32 slots;           // tiles in shared memory: 2, 3, 4 or 6
-    float scale;
-};
-static_assert(sizeof(AttendDecode) == 96, "the layout of src/cuda/attention_decode.rs");
-
-constexpr u32 THREADS = 128, WARPS = 4;
 
 // Waits until at most `slots - 2` copies are under way.
 __device__ inline void wait_for_tile(u32 slots) {
@@ -37,7 +20,7 @@ __device__ inline void wait_for_tile(u32 slots) {
 }
 
 // PADDED: heads are a multiple of 16 shorter than HD, filled up with zeros in shared memory.
-template <u32 FMT, u32 HD, u32 UNITS, bool PADDED> __device__ inline void attend(const AttendDecode& args, u8* shared) {
+template <u32 FMT, u32 HD, u32 UNITS, bool PADDED> __device__ inline void attend(const AttendDecode& args, u8* shared, u32& flag) {
     using L = Layout<FMT, HD>;
     const u32 head_dim = PADDED ? args.q_stride >> args.gated : HD;
     // Of a position in the cache: bytes of its numbers, and scales.
@@ -59,7 +42,7 @@ template <u32 FMT, u32 HD, u32 UNITS, bool PADDED> __device__ inline void attend
            blocks_per_split(position + members, args.splits) == per_split)
         members++;
     const u32 last = position + members - 1, blocks = last / BLOCK + 1;
-    const u32 begin = blockIdx.x * per_split, stop = min(begin + per_split, blocks);
+    const u32 begin = blockIdx.x * per_split, stop = min(begin + per_split, blocks), splits = (blocks + per_split - 1) / per_split;
     if (begin >= blocks) return pdl_wait();
 
     u8* tiles = shared;
@@ -263,11 +246,12 @@ template <u32 FMT, u32 HD, u32 UNITS, bool PADDED> __device__ inline void attend
     __syncthreads();
     // A lane's dimensions of a head lie together, as many as one access takes.
     constexpr u32 EACH = L::DIMS < 4 ? L::DIMS : 4;
+    const u32 stride = parts_of_head(args.splits);
 #pragma unroll
     for (u32 u = 0; u < UNITS; u++) {
-        const u32 member = u / octets, splits = splits_of(position + member, args.splits);
+        const u32 member = u / octets, own = splits_of(position + member, args.splits);
         // A row may end before the last of this block's rows does.
-        if (member >= members || blockIdx.x >= splits) continue;
+        if (member >= members || blockIdx.x >= own) continue;
 #pragma unroll
         for (u32 i = 0; i < 2; i++) {
             const u32 in_group = u % octets * 8 + 2 * c + i, head = kv_head * group + in_group;
@@ -275,8 +259,8 @@ template <u32 FMT, u32 HD, u32 UNITS, bool PADDED> __device__ inline void attend
             float total = 0.0f;
             for (u32 w = 0; w < WARPS; w++) total += peaks[(w * UNITS + u) * 8 + 2 * c + i];
             const u64 at = static_cast<u64>(row + member) * args.q_heads + head;
-            const u64 part = (at - static_cast<u64>(args.first) * args.q_heads) * args.splits + blockIdx.x;
-            float* out = splits > 1 ? args.mixed + part * head_dim : args.out + at * head_dim;
+            float* part = args.partial + ((at - static_cast<u64>(args.first) * args.q_heads) * stride + blockIdx.x) * (head_dim + PAD);
+            float* out = own > 1 ? part : args.out + at * head_dim;
 #pragma unroll
             for (u32 k = 0; k < L::DIMS; k += EACH) {
                 const u32 d = L::DIMS * (8 * warp + g) + k;
@@ -284,21 +268,36 @@ template <u32 FMT, u32 HD, u32 UNITS, bool PADDED> __device__ inline void attend
                 float o[EACH];
 #pragma unroll
                 for (u32 e = 0; e < EACH; e++) {
-                    o[e] = mixed[u][(k + e) / 2][2 * (e & 1) + i] * L::MIXED_SCALE;
-                    if (splits == 1) o[e] = finish(o[e], total, args.q + at * args.q_stride, head_dim, d + e, args.gated);
+                    o[e] = mixed[u][(k + e) / 2][2 * (e & 1) + i];
+                    if (own == 1) o[e] = finish(o[e], L::MIXED_SCALE, total, args.q + at * args.q_stride, head_dim, d + e, args.gated);
                 }
                 if constexpr (EACH == 4) *reinterpret_cast<float4*>(out + d) = make_float4(o[0], o[1], o[2], o[3]);
                 else *reinterpret_cast<float2*>(out + d) = make_float2(o[0], o[1]);
             }
-            if (splits > 1 && warp == 0 && g == 0) args.ends[part] = {peak[u][i], total};
+            if (own > 1 && warp == 0 && g == 0) part[head_dim] = peak[u][i], part[head_dim + 1] = total;
         }
+    }
+    if (splits == 1 || args.counters == nullptr) return;
+    // The last block of a set joins the set, the last set all sets.
+    const u32 sets = (splits + SET - 1) / SET, most_sets = (args.splits + SET - 1) / SET, set = blockIdx.x / SET;
+    u32* counters = args.counters + (static_cast<u64>(blockIdx.z) * args.kv_heads + kv_head) * (most_sets + 1);
+    const Work work = {row, position, members, kv_head, group, octets};
+    float* factors_of_parts = reinterpret_cast<float*>(queries);
+#pragma unroll 1
+    for (u32 level = 0; level < 2; level++) {
+        const bool first = level == 0, whole = !first || sets == 1;
+        if (!last_of(first ? counters + set : counters + most_sets, first ? min(SET, splits - set * SET) : sets, flag)) return;
+        merge<HD>(args, work, stride, first ? set * SET : 0, first ? 1 : SET, whole ? ALL : args.splits + set,
+                  whole ? L::MIXED_SCALE : 1.0f, factors_of_parts, head_dim);
+        if (whole) return;
     }
 }
 
 #define ATTEND_DECODE(name, FMT, HD, UNITS, PADDED)                                                                    \
     KERNEL(name, THREADS, 2, AttendDecode) {                                                                           \
+        SHARED(u32, flag, 1);                                                                                          \
         DYNAMIC_SHARED(shared);                                                                                        \
-        attend<FMT, HD, UNITS, PADDED>(args, shared);                                                         \
+        attend<FMT, HD, UNITS, PADDED>(args, shared, flag[0]);                                                    \
     }
 #define ATTEND_DECODE_HEADS(name, FMT, UNITS)                                                                          \
     ATTEND_DECODE(attend_decode_##name##_64_##UNITS, FMT, 64, UNITS, false)                                            \

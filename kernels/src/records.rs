@@ -31,6 +31,10 @@ pub trait Records {
     /// Takes one variant for every product that has it, or (None) the fastest as measured. Recorded graphs stay as they are.
     fn force_variant(&self, variant: Option<Variant>);
 
+    /// Joins attention's splits by a launch of their own, or by the last of their blocks, or (None) as was measured to be faster.
+    /// Recorded graphs stay as they are.
+    fn force_joining(&self, apart: Option<bool>);
+
     /// How many graphs are recorded.
     fn recorded(&self) -> usize;
 

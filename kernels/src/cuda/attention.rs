@@ -246,7 +246,7 @@ pub(crate) fn paged(
         return cuda.gpu.launch(&launch, bytes_of(&args));
     }
     if let Some(plan) = DecodePlan::new(cuda, pass, shape, page_len, cache.format) {
-        return plan.launch(cuda, t, &args);
+        return plan.launch(cuda, t, &args, cache.format);
     }
     let grid = [(t * q_heads) as u32, 1, 1];
     let launch = Launch { kernel: "attend_general", grid, block: 128, shared: 0, pdl: true };

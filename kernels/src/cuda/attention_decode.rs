@@ -1,4 +1,5 @@
-//! `attend_paged` for few rows: how attend_decode.cu splits their positions, and its launch with that of attend_merge.cu.
+//! `attend_paged` for few rows: how attend_decode.cu splits their positions, and its launch, with that of attend_merge.cu where the
+//! splits are joined apart.
 
 use super::attention::GeneralArgs;
 use super::attention_kernels::{self, HeadRoom};
@@ -7,7 +8,7 @@ use super::{Cuda, DECODE_ROWS, tier};
 use crate::Result;
 use crate::ops::{AttentionShape, KvFormat, Pass};
 
-/// `struct AttendDecode` in attend_decode.cu.
+/// `struct AttendDecode` in attend_last.cuh.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct DecodeArgs {
@@ -16,8 +17,8 @@ struct DecodeArgs {
     keys: u64,
     values: u64,
     out: u64,
-    mixed: u64,
-    ends: u64,
+    partial: u64,
+    counters: u64,
     first: u32,
     rows: u32,
     q_heads: u32,
@@ -40,8 +41,7 @@ const _: () = assert!(size_of::<DecodeArgs>() == 96);
 struct MergeArgs {
     pass: u64,
     q: u64,
-    mixed: u64,
-    ends: u64,
+    partial: u64,
     out: u64,
     first: u32,
     q_heads: u32,
@@ -49,9 +49,11 @@ struct MergeArgs {
     head_dim: u32,
     gated: u32,
     splits: u32,
+    scale: f32,
+    unused: u32,
 }
 
-// SAFETY: repr(C); five u64, then six numbers of 4 bytes: no padding.
+// SAFETY: repr(C); four u64, then eight numbers of 4 bytes: no padding.
 unsafe impl Args for MergeArgs {}
 const _: () = assert!(size_of::<MergeArgs>() == 64);
 
@@ -61,12 +63,13 @@ pub(super) const BLOCK: usize = 64;
 const MERGE_THREADS: usize = 256;
 /// Dimensions of a head that one takes.
 const MERGE_DIMS: usize = 64;
-/// Bytes of a `SplitEnd`.
-const END: usize = 8;
+/// Splits that are joined before their sets are.
+const SET: usize = 16;
 /// Most blocks of a multiprocessor that are planned for: three hide each other's barriers better than two with more tiles.
 const MOST_RESIDENT: usize = 3;
-/// Most splits of a row: a thread of the merging kernel has the end of one.
-const MOST_SPLITS: usize = MERGE_THREADS;
+/// Most splits of a row: sets of sets.
+const MOST_SPLITS: usize = SET * SET;
+const _: () = assert!(MOST_SPLITS == MERGE_THREADS);
 
 /// How the decode kernel runs over a pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,24 +125,25 @@ impl DecodePlan {
         })
     }
 
-    /// Attention of `t` rows in strips of 16, and behind each what joins the splits, where a row may have several.
-    pub fn launch(&self, cuda: &Cuda, t: usize, general: &GeneralArgs) -> Result<()> {
+    /// Attention of `t` rows in strips of 16. What the splits of a row found is joined by the last of their blocks, or by a launch of
+    /// its own.
+    pub fn launch(&self, cuda: &Cuda, t: usize, general: &GeneralArgs, format: KvFormat) -> Result<()> {
         let GeneralArgs { pass, q, out, q_heads, kv_heads, q_stride, head_dim, gated, .. } = *general;
-        let parts = DECODE_ROWS * q_heads as usize * self.splits;
-        let mixed = cuda.working("attend mixed", 4 * parts * head_dim as usize)?;
-        let ends = cuda.working("attend ends", END * parts)?;
-        let splits = self.splits as u32;
+        let sets = self.splits.div_ceil(SET);
+        let parts = DECODE_ROWS * q_heads as usize * (self.splits + sets);
+        let partial = cuda.working("attend partial", 4 * parts * (head_dim as usize + 4))?;
+        let counters = cuda.working("attend counters", 4 * DECODE_ROWS * kv_heads as usize * (sets + 1))?;
+        let apart = self.used > 1 && cuda.variants.joins_apart();
         for first in (0..t).step_by(DECODE_ROWS) {
-            let rows = DECODE_ROWS.min(t - first) as u32;
-            let first = first as u32;
+            let (first, rows) = (first as u32, DECODE_ROWS.min(t - first) as u32);
             let args = DecodeArgs {
                 pass,
                 q,
                 keys: general.keys,
                 values: general.values,
                 out,
-                mixed,
-                ends,
+                partial,
+                counters: if apart { 0 } else { counters },
                 first,
                 rows,
                 q_heads,
@@ -147,18 +151,31 @@ impl DecodePlan {
                 q_stride,
                 page_len: general.page_len,
                 gated,
-                splits,
+                splits: self.splits as u32,
                 slots: self.slots,
                 scale: general.scale,
             };
             let grid = [self.used as u32, kv_heads, rows];
             let launch = Launch { kernel: self.kernel, grid, block: 128, shared: self.shared, pdl: true };
             cuda.gpu.launch(&launch, bytes_of(&args))?;
-            if self.used == 1 {
+            if !apart {
                 continue;
             }
-            let args =
-                MergeArgs { pass, q, mixed, ends, out, first, q_heads, q_stride, head_dim, gated, splits };
+            let args = MergeArgs {
+                pass,
+                q,
+                partial,
+                out,
+                first,
+                q_heads,
+                q_stride,
+                head_dim,
+                gated,
+                splits: self.splits as u32,
+                // `Layout::MIXED_SCALE` of attend_tile.cuh.
+                scale: if format == KvFormat::Fp8 { 1.0 / 16384.0 } else { 1.0 },
+                unused: 0,
+            };
             let grid = [q_heads, head_dim.div_ceil(MERGE_DIMS as u32), rows];
             let block = MERGE_THREADS as u32;
             let launch = Launch { kernel: "attend_merge", grid, block, shared: 0, pdl: true };

@@ -87,7 +87,7 @@ pub struct EmulatorOptions {
     pub breaker: Breaker,
     /// None: it has no clock. Else the microseconds that it says a launch takes, of kernels whose names begin so; of others 1.
     /// Under the name [`PREFERRED`] those that it takes more where all kernels prefer shared memory.
-    pub clock: Option<Vec<(&'static str, u64)>>,
+    pub clock: Option<Vec<(&'static str, i64)>>,
 }
 
 /// See [`EmulatorOptions::clock`].
@@ -126,7 +126,7 @@ pub struct Emulator {
     state: Mutex<State>,
     properties: Properties,
     breaker: Breaker,
-    clock: Option<Vec<(&'static str, u64)>>,
+    clock: Option<Vec<(&'static str, i64)>>,
     prefers_shared: AtomicBool,
 }
 
@@ -144,7 +144,7 @@ struct State {
     graphs: HashMap<u64, Vec<Work>>,
     last_graph: u64,
     /// By the clock, if there is one.
-    microseconds: u64,
+    microseconds: i64,
 }
 
 // SAFETY: the device is plain memory that belongs to no thread; `Mutex<State>` lets one thread at a time use it.
@@ -267,7 +267,7 @@ impl Emulator {
         }
     }
 
-    fn microseconds(&self, work: &Work) -> u64 {
+    fn microseconds(&self, work: &Work) -> i64 {
         let (Work::Launch { kernel, .. }, Some(clock)) = (work, &self.clock) else { return 0 };
         let of = |begins: &dyn Fn(&str) -> bool| {
             clock.iter().find(|(name, _)| begins(name)).map(|(_, microseconds)| *microseconds)
@@ -397,7 +397,7 @@ impl Gpu for Emulator {
             .get(&graph)
             .ok_or_else(|| fault("CUDA_ERROR_INVALID_HANDLE (400)", "there is no such graph"))?;
         works.iter().try_for_each(|work| state.run(work))?;
-        let taken: u64 = works.iter().map(|work| self.microseconds(work)).sum();
+        let taken: i64 = works.iter().map(|work| self.microseconds(work)).sum();
         state.microseconds += taken;
         Ok(())
     }

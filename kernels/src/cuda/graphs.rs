@@ -126,6 +126,10 @@ impl Records for Cuda {
         self.variants.force(variant);
     }
 
+    fn force_joining(&self, apart: Option<bool>) {
+        self.variants.force_joining(apart);
+    }
+
     fn recorded(&self) -> usize {
         self.graphs.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

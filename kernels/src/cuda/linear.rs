@@ -3,17 +3,14 @@
 //! linear_prefill.cu.
 
 use super::gpu::{Args, Launch, bytes_of};
+use super::linear_ways::{self, WARPS, Way};
 use super::pack::tile_bytes;
-use super::variants::{Product, Variant};
+use super::variants::Product;
 use super::weight::Matrix;
 use super::{Cuda, DECODE_ROWS, gdn, linear_prefill};
 use crate::ops::{AttentionInputs, AttentionRowsMut, GdnInputs, GdnRowsMut, Norm, Pass};
 use crate::{DType, OpError, Ops, Result, Tensor, Weight, WeightFormat};
 
-/// Warps of a block; `WARPS` in linear_decode.cuh.
-const WARPS: usize = 8;
-/// Bytes of a staged tile of one row with its `RowTile`; activation.cuh.
-const STAGED_ROW: usize = 256 + 8;
 /// Most weights of one launch.
 const JOBS: usize = 4;
 
@@ -85,52 +82,6 @@ struct DecodeArgs {
 unsafe impl Args for DecodeArgs {}
 const _: () = assert!(size_of::<JobArgs>() == 72 && size_of::<DecodeArgs>() == 360);
 
-/// Names of the kernels of a format: up to 4, 8, 16 rows, rows whose columns do not fit into shared memory, and up to 4
-/// rows with more of the weights under way in each of fewer blocks.
-macro_rules! kernels {
-    ($format:literal) => {
-        [
-            concat!("linear_", $format, "_decode_4"),
-            concat!("linear_", $format, "_decode_8"),
-            concat!("linear_", $format, "_decode_16"),
-            concat!("linear_", $format, "_decode_wide"),
-            concat!("linear_", $format, "_decode_deep"),
-        ]
-    };
-}
-
-/// The kernels that convolve what they stored of the first weight, of whatever formats but f32; the last of 16-bit ones.
-const CONVOLVING: [&str; 5] = [
-    "linear_mixed_conv_4",
-    "linear_mixed_conv_8",
-    "linear_mixed_conv_16",
-    "linear_mixed_conv_wide",
-    "linear_mixed_conv_deep",
-];
-
-/// True for the formats that take most bytes a tile.
-fn wide(job: &Job) -> bool {
-    matches!(job.format, WeightFormat::Bf16 | WeightFormat::F16)
-}
-
-/// The kernels of a launch, and how many blocks of each their registers let a multiprocessor hold.
-fn kernels(jobs: &[Job], convolves: bool) -> ([&'static str; 5], [usize; 5]) {
-    if convolves {
-        return (CONVOLVING, [3, 2, 2, 2, if jobs.iter().all(wide) { 2 } else { 0 }]);
-    }
-    let first = jobs[0].format;
-    if jobs.iter().any(|job| job.format != first) {
-        return (kernels!("mixed"), [3, 2, 2, 2, 0]);
-    }
-    match first {
-        WeightFormat::F32 => (kernels!("f32"), [3, 3, 2, 2, 2]),
-        WeightFormat::F16 => (kernels!("f16"), [4, 3, 2, 2, 2]),
-        WeightFormat::Bf16 => (kernels!("bf16"), [4, 3, 2, 2, 2]),
-        WeightFormat::Fp8 => (kernels!("fp8"), [4, 3, 2, 2, 2]),
-        WeightFormat::Nvfp4 => (kernels!("nvfp4"), [3, 3, 2, 2, 2]),
-    }
-}
-
 /// Deals at most `slots` blocks to the jobs in proportion to their bytes: none gets more than it has row tiles, each gets one.
 fn deal(jobs: &[Job], slots: usize) -> Vec<u32> {
     let bytes =
@@ -143,59 +94,6 @@ fn deal(jobs: &[Job], slots: usize) -> Vec<u32> {
     jobs.iter().map(share).collect()
 }
 
-/// Shared memory of a block with so many groups of four rows and staged tiles per warp, of `t` rows.
-fn shared_bytes(groups: usize, slots: usize, t: usize) -> usize {
-    2 * WARPS * groups * 256 + WARPS * DECODE_ROWS * 4 + WARPS * slots * t * STAGED_ROW
-}
-
-/// Which kernel of a format `t` rows need: its number in [`kernels`], and the staged tiles of a warp.
-struct Room {
-    size: usize,
-    slots: usize,
-}
-
-fn room(limit: usize, t: usize, k_tiles: usize) -> Room {
-    let size = if t <= 4 {
-        0
-    } else if t <= 8 {
-        1
-    } else {
-        2
-    };
-    let slots = k_tiles.div_ceil(WARPS);
-    if shared_bytes(1 << size, slots, t) <= limit { Room { size, slots } } else { Room { size: 3, slots: 1 } }
-}
-
-/// Bytes of a group of tiles in a ring: `Group::BYTES` in linear_ring.cu; none for f32.
-fn group_bytes(format: WeightFormat) -> Option<usize> {
-    match format {
-        WeightFormat::F32 => None,
-        WeightFormat::F16 | WeightFormat::Bf16 => Some(tile_bytes(format)),
-        WeightFormat::Fp8 => Some(2 * tile_bytes(format) + 16),
-        WeightFormat::Nvfp4 => Some(2 * tile_bytes(format)),
-    }
-}
-
-/// Most rows of linear_ring.cu.
-const RING_ROWS: usize = 4;
-
-/// The rings that a product has room for, each with the bytes of a block, whose other memory is `staged` bytes.
-fn rings(limit: usize, jobs: &[Job], staged: usize) -> Vec<(Variant, usize)> {
-    let Some(group) = jobs.iter().map(|job| group_bytes(job.format)).collect::<Option<Vec<usize>>>() else {
-        return Vec::new();
-    };
-    let group = group.into_iter().max().unwrap_or(0);
-    let bytes = |variant: &Variant| match *variant {
-        Variant::Registers => None,
-        Variant::Ring { groups, blocks } => {
-            let bytes = staged + WARPS * groups as usize * group;
-            // The device keeps 1 KiB of each block's for itself, beyond what one block may have.
-            (blocks as usize * (bytes + 1024) <= limit + 1024).then_some((*variant, bytes))
-        }
-    };
-    Variant::RINGS.iter().filter_map(bytes).collect()
-}
-
 /// Products of at most 16 rows. All weights are `input.cols` wide.
 fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
     // No kernel reads f32 and another format. What is convolved is the first weight's, which is of no f32 then.
@@ -204,37 +102,17 @@ fn decode(cuda: &Cuda, input: Input, jobs: &[Job]) -> Result<()> {
         decode(cuda, Input { conv: None, ..input }, &full)?;
         return decode(cuda, input, &rest);
     }
-    let (names, held) = kernels(jobs, input.conv.is_some());
-    let limit = cuda.properties().shared as usize;
-    let Room { size, slots } = room(limit, input.t, jobs[0].matrix.k_tiles as usize);
-    // Few row tiles leave most of the device without a block, and 16-bit weights are the most bytes a tile: those blocks
-    // ask for more at once.
-    let tiles: usize = jobs.iter().map(|job| job.matrix.row_tiles as usize).sum();
-    let multiprocessors = cuda.properties().multiprocessors as usize;
-    let deep = tiles <= 2 * multiprocessors || jobs.iter().all(wide);
-    // Several formats in one launch have no such kernel, unless all are of 16 bits and convolved.
-    let deep = deep && held[4] > 0;
-    let size = if size == 0 && deep { 4 } else { size };
-    let shared = shared_bytes([1, 2, 4, 4, 1][size], slots, input.t);
-    // Beyond what a multiprocessor holds at once, a block would stage x again instead of going on to its next unit.
-    let (mut kernel, mut shared, mut ring) = (names[size], shared, 0);
-    let mut held = held[size].min(limit / shared).max(1);
-    if input.t <= RING_ROWS && size != 3 {
-        let rings = rings(limit, jobs, shared_bytes(1, slots, input.t));
-        let product = Product {
-            weights: jobs.iter().map(|job| (job.format, job.matrix.row_tiles)).collect(),
-            k_tiles: jobs[0].matrix.k_tiles,
-            several: input.t > 1,
-            convolves: input.conv.is_some(),
-        };
-        let variant = cuda.variants.of(product, rings.iter().map(|(variant, _)| *variant).collect());
-        if let Variant::Ring { groups, blocks } = variant {
-            let bytes = rings.iter().find(|(ring, _)| *ring == variant).map_or(shared, |(_, bytes)| *bytes);
-            (held, shared, ring) = (blocks as usize, bytes, groups);
-            kernel = if input.conv.is_some() { "linear_ring_conv" } else { "linear_ring" };
-        }
-    }
-    let blocks = deal(jobs, held * multiprocessors);
+    let properties = cuda.properties();
+    let convolves = input.conv.is_some();
+    let ways = linear_ways::ways(properties, jobs, input.t, convolves);
+    let product = Product {
+        weights: jobs.iter().map(|job| (job.format, job.matrix.row_tiles)).collect(),
+        k_tiles: jobs[0].matrix.k_tiles,
+        several: input.t > 1,
+        convolves,
+    };
+    let Way { kernel, shared, slots, blocks, ring, .. } = cuda.variants.of(product, &ways);
+    let blocks = deal(jobs, blocks * properties.multiprocessors as usize);
     let mut args = DecodeArgs {
         jobs: [JobArgs { matrix: jobs[0].matrix, out: 0, stride: 0, epilogue: 0, first: 0, blocks: 0 }; JOBS],
         x: input.x,

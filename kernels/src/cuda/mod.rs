@@ -16,6 +16,7 @@ pub(crate) mod gpu;
 mod graphs;
 mod linear;
 mod linear_prefill;
+mod linear_ways;
 mod measure;
 pub(crate) mod memory;
 mod moe;

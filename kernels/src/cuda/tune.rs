@@ -31,9 +31,10 @@ impl Cuda {
         if self.counts() || self.variants.is_forced() || self.gpu.time(&mut || Ok(()))?.is_none() {
             return Ok(Vec::new());
         }
-        let (seconds, products) = self.variants.heard_during(|| self.step_seconds(body));
+        let ((seconds, products), joins) =
+            self.variants.joins_during(|| self.variants.heard_during(|| self.step_seconds(body)));
         let Some(mut best) = seconds? else { return Ok(Vec::new()) };
-        let mut tuned = Vec::with_capacity(products.len() + 1);
+        let mut tuned = Vec::with_capacity(products.len() + 2);
         if self.variants.divide() {
             let before = best;
             // Alike for all unless that is slower: only then can a kernel start beside another that needs less.
@@ -45,14 +46,24 @@ impl Cuda {
             let product = "memory of a multiprocessor".to_owned();
             tuned.push(Tuned { product, variant: said.to_owned(), before, after: best });
         }
-        for (product, rings) in &products {
+        if joins {
+            let before = best;
+            self.variants.join_apart(true);
+            let faster = self.step_seconds(body)?.filter(|seconds| *seconds < best * (1.0 - LEAST));
+            best = faster.unwrap_or(best);
+            self.variants.join_apart(faster.is_some());
+            let said = if faster.is_some() { "by a launch of its own" } else { "by the last blocks" };
+            let product = "joining of attention's splits".to_owned();
+            tuned.push(Tuned { product, variant: said.to_owned(), before, after: best });
+        }
+        for (product, others) in &products {
             let before = best;
             let mut taken = Variant::Registers;
-            for &ring in rings {
-                self.variants.choose(product, ring);
+            for &other in others {
+                self.variants.choose(product, other);
                 let Some(seconds) = self.step_seconds(body)? else { continue };
                 if seconds < best * (1.0 - LEAST) {
-                    (best, taken) = (seconds, ring);
+                    (best, taken) = (seconds, other);
                 }
             }
             self.variants.choose(product, taken);

@@ -129,8 +129,9 @@ pub(super) const CASES: [Case; 45] = [
     case("follow", "", 0.0, chosen::follow),
 ];
 
-/// Products that bring their weights by way of shared memory, for devices that may choose to.
-pub(super) const RING_CASES: [Case; 4] = [
+/// What a device may choose to do otherwise: products that bring their weights by way of shared memory, and attention whose splits
+/// are joined by a launch of their own.
+pub(super) const OPTIONAL_CASES: [Case; 6] = [
     case("linear", "fp8, by a ring", DECODE, |ops, scale, seed| {
         by_ring(ops, 4, |ops| linear(ops, scale, seed, WeightFormat::Fp8, 3))
     }),
@@ -143,7 +144,22 @@ pub(super) const RING_CASES: [Case; 4] = [
     case("gdn_in", "fp8, by a ring", DECODE, |ops, scale, seed| {
         by_ring(ops, 4, |ops| gdn_in(ops, scale, seed, 2))
     }),
+    case("attend_paged", "fp8, joined apart", 1e-2, |ops, scale, seed| {
+        joined_apart(ops, |ops| attend(ops, scale, seed, KvFormat::Fp8, 2))
+    }),
+    case("attend_paged", "fp8, apart, long", 1e-2, |ops, scale, seed| {
+        joined_apart(ops, |ops| attend_long(ops, scale, seed))
+    }),
 ];
+
+/// What `run` gives where attention's splits are joined by a launch of their own; as ever where nothing is split.
+fn joined_apart(ops: &dyn Ops, run: impl FnOnce(&dyn Ops) -> Result<Vec<f32>>) -> Result<Vec<f32>> {
+    let force = |apart| ops.records().map_or((), |records| records.force_joining(apart));
+    force(Some(true));
+    let found = run(ops);
+    force(None);
+    found
+}
 
 /// What `run` gives where products bring their weights through rings of so many groups; as ever where there are none.
 fn by_ring(ops: &dyn Ops, groups: u32, run: impl FnOnce(&dyn Ops) -> Result<Vec<f32>>) -> Result<Vec<f32>> {

@@ -8,7 +8,7 @@ mod random;
 
 use crate::cpu::Cpu;
 use crate::{Ops, Result};
-use cases::{CASES, Case, FP4_CASES, RING_CASES};
+use cases::{CASES, Case, FP4_CASES, OPTIONAL_CASES};
 use std::time::Instant;
 
 /// How large the problems are.
@@ -83,13 +83,12 @@ pub fn run_fp4(
     checks.map(Some)
 }
 
-/// The same for products that bring their weights by way of shared memory, between which and others a device chooses
-/// ([`crate::Records::tune`]); None on a device without them. [`run`] leaves them out: a device that fails here can do
-/// without.
+/// The same for the kernels between which and others a device chooses ([`crate::Records::tune`]); None on a device without
+/// them. [`run`] leaves them out: a device that fails here can do without.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_rings(
+pub fn run_optional(
     device: &dyn Ops,
     scale: Scale,
     done: &mut dyn FnMut(&Check, usize),
@@ -97,7 +96,7 @@ pub fn run_rings(
     if device.records().is_none() {
         return Ok(None);
     }
-    run_cases(&RING_CASES, &Cpu::new(None)?, device, scale, done).map(Some)
+    run_cases(&OPTIONAL_CASES, &Cpu::new(None)?, device, scale, done).map(Some)
 }
 
 fn run_cases(
@@ -165,11 +164,14 @@ mod tests {
         let checks = run(&device, Scale::Small, &mut |_, _| ()).expect("the CPU computes");
         let failed: Vec<&Check> = checks.iter().filter(|check| !check.passed()).collect();
         assert!(failed.is_empty(), "{failed:#?}");
-        let rings = run_rings(&device, Scale::Small, &mut |_, _| ()).expect("the CPU computes");
-        let rings = rings.expect("the emulated device has them");
-        assert!(rings.len() == RING_CASES.len() && rings.iter().all(Check::passed), "{rings:#?}");
+        let optional = run_optional(&device, Scale::Small, &mut |_, _| ()).expect("the CPU computes");
+        let optional = optional.expect("the emulated device has them");
+        assert!(
+            optional.len() == OPTIONAL_CASES.len() && optional.iter().all(Check::passed),
+            "{optional:#?}"
+        );
         let cpu = Cpu::new(Some(1)).expect("a thread");
-        assert_eq!(run_rings(&cpu, Scale::Small, &mut |_, _| ()), Ok(None));
+        assert_eq!(run_optional(&cpu, Scale::Small, &mut |_, _| ()), Ok(None));
     }
 
     #[cfg(feature = "emulator")]

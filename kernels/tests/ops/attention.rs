@@ -313,6 +313,21 @@ impl Reading {
         out
     }
 
+    /// What a device says of its choice for a pass of row `at`.
+    #[cfg(feature = "emulator")]
+    pub fn tuned(&self, device: &Backend, at: usize) -> Vec<hearth_kernels::cuda::Tuned> {
+        let (cache, q, pages) = self.filled(device);
+        let width = q.len() / self.layer.t;
+        let q = tensor(device, &[1, width], &q[at * width..(at + 1) * width]);
+        let mut out = poisoned(device, &[1, self.layer.shape.q_heads * self.layer.shape.head_dim]);
+        let pass = pass(1, at, pages);
+        device.begin(&pass, &[0], &[]).unwrap();
+        // Working memory is there before a pass is recorded.
+        device.attend_paged(&pass, &self.layer.shape, &q, &cache, &mut out).unwrap();
+        let mut body = || device.attend_paged(&pass, &self.layer.shape, &q, &cache, &mut out);
+        device.records().unwrap().tune(&mut body).unwrap()
+    }
+
     /// The cache with all positions appended, the turned queries, and the sequence's pages. All else is NaN.
     fn filled(&self, device: &Backend) -> (KvLayer, Vec<f32>, Vec<u32>) {
         let Layer { shape, t, ref q, ref k, ref v, ref q_norm, ref k_norm } = self.layer;
@@ -349,7 +364,7 @@ fn decoding_agrees_with_an_f64_loop_and_rows_are_the_same_alone_and_in_company()
             let want = reading.layer.wanted_from(format);
             let first = t - 9;
             let want = &want[first * shape.q_heads * shape.head_dim..];
-            for device in one_of_each() {
+            for device in each_way() {
                 let what = format!("{format:?} {shape:?} {}", name(&device));
                 let together = reading.run(&device, first, &[9], true);
                 close(&what, &together, want, 1e-2);
@@ -367,7 +382,7 @@ fn decoding_on_the_device_is_as_precise_as_on_the_cpu() {
     for format in NARROW {
         let reading = Reading { layer: layer(&mut rng), format, page_len: 128 };
         let results: Vec<Vec<f32>> =
-            one_of_each().iter().map(|device| reading.run(device, 100, &[40], true)).collect();
+            each_way().iter().map(|device| reading.run(device, 100, &[40], true)).collect();
         for found in &results[1..] {
             // bf16 queries and weights are two numbers of 8 bits each, 2^-17 of rounding; f16 ones keep all bits. A key that
             // one side rounded the other way would show as 1e-3: none of these does.
@@ -385,22 +400,26 @@ fn contexts_of_many_splits_are_merged_the_same_for_every_row() {
     for t in [511, 513, 770, 1030, 1100] {
         let layer = Layer::random(&mut rng, shape(2, 1, 64, 8, true), t);
         let reading = Reading { layer, format: KvFormat::Fp8, page_len: 64 };
-        merged_alike(&reading, &one_of_each(), 1e-4);
+        merged_alike(&reading, &each_way(), 1e-4);
     }
 }
 
 #[test]
 #[cfg(feature = "emulator")]
-fn more_splits_than_are_asked_for_at_once_are_merged_the_same_for_every_row() {
+fn sets_of_splits_are_merged_the_same_for_every_row_and_either_way() {
     let mut rng = Rng(38);
-    // 48 splits of 64 positions: 16, 17 and 18 of them in use, so that one lane of the merging threads has a second, the last row
-    // of a pass alone. 192: 129 and 131 in use, a lane's ninth.
+    // 48 splits of 64 positions: 16, 17 and 18 of them in use, so one set, then two, the last row of a pass in the second. 192 of 64:
+    // 129 and 131 in use, nine sets.
     for (t, multiprocessors) in [(1024, 16), (1026, 16), (1106, 16), (8258, 64), (8350, 64)] {
         // A key that lies next to a tie of E2M1 may go the other way than on the CPU: 2e-4 here. bf16 shows merging alone.
         for (format, tolerance) in [(KvFormat::Bf16, 2e-5), (KvFormat::Nvfp4, 1e-3)] {
             let layer = Layer::random(&mut rng, shape(2, 1, 64, 8, true), t);
             let reading = Reading { layer, format, page_len: 64 };
-            merged_alike(&reading, &[backends().remove(0), emulated_with(multiprocessors)], tolerance);
+            let (last, apart) =
+                (emulated_with(multiprocessors), joining_apart(emulated_with(multiprocessors)));
+            let what = format!("{format:?} {t}");
+            same(&what, &reading.run(&apart, t - 5, &[5], true), &reading.run(&last, t - 5, &[5], true));
+            merged_alike(&reading, &[backends().remove(0), last, apart], tolerance);
         }
     }
 }
@@ -425,7 +444,7 @@ fn sequences_in_one_pass_decode_to_the_same_bits_as_alone() {
     let t = 150;
     for format in NARROW {
         let reading = Reading { layer: Layer::random(&mut rng, shape, t), format, page_len: 64 };
-        for device in one_of_each() {
+        for device in each_way() {
             let (cache, q, pages) = reading.filled(&device);
             // Three sequences that share pages: rows at 70, at 128 to 130, and at 3.
             let parts = [(70, 1), (128, 3), (3, 1)];

@@ -179,7 +179,7 @@ pub fn devices() -> Vec<Backend> {
     };
     let mut devices = vec![
         device(1, ThreadOrder::Random, AsyncCopies::Deferred),
-        device(2, ThreadOrder::Random, AsyncCopies::Immediate),
+        joining_apart(device(2, ThreadOrder::Random, AsyncCopies::Immediate)),
         device(3, ThreadOrder::Reverse, AsyncCopies::Deferred),
     ];
     // The same on silicon, where there is some that this build has code for. It goes first: `emulated` takes one.
@@ -203,6 +203,13 @@ pub fn emulated_with(multiprocessors: u32) -> Backend {
     Backend { name, ops: Box::new(Cuda::emulated(options).unwrap()) }
 }
 
+/// The same device, which joins attention's splits by a launch of their own.
+#[cfg(feature = "emulator")]
+pub fn joining_apart(device: Backend) -> Backend {
+    device.ops.records().unwrap().force_joining(Some(true));
+    Backend { name: format!("{}, joining apart", device.name), ..device }
+}
+
 /// The GPU, if there is one; else one emulated device: threads in an order drawn at random, asynchronous copies as late as
 /// they may come.
 pub fn emulated() -> Vec<Backend> {
@@ -217,6 +224,14 @@ pub fn with_emulated() -> Vec<Backend> {
 /// One backend of each kind.
 pub fn one_of_each() -> Vec<Backend> {
     backends().into_iter().take(1).chain(emulated()).collect()
+}
+
+/// The same and, where there is the emulator, a device that joins attention's splits apart.
+pub fn each_way() -> Vec<Backend> {
+    #[cfg(feature = "emulator")]
+    return one_of_each().into_iter().chain([joining_apart(emulated_with(4))]).collect();
+    #[cfg(not(feature = "emulator"))]
+    one_of_each()
 }
 
 pub fn name(backend: &Backend) -> String {

@@ -52,7 +52,11 @@ fn splits_of_heads_of_odd_sizes_are_merged_the_same_for_every_row() {
         for format in NARROW {
             let layer = Layer::random(&mut rng, shape(2, 1, head_dim, 16, true), t);
             let reading = Reading { layer, format, page_len: 128 };
-            merged_alike(&reading, &[backends().remove(0), emulated_with(16)], tolerance(format));
+            let devices = [backends().remove(0), emulated_with(16), joining_apart(emulated_with(16))];
+            let [_, last, apart] = &devices;
+            let what = format!("{format:?} {head_dim}");
+            same(&what, &reading.run(apart, t - 3, &[3], true), &reading.run(last, t - 3, &[3], true));
+            merged_alike(&reading, &devices, tolerance(format));
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Kernels between which the machine chooses give the same bits, and the one that its clock finds the fastest is taken.
 
+use super::attention;
 use super::bench::*;
 use super::gdn_in::{self, CHANNELS, HELD};
 use super::linear::{decode_tolerance, projected};
 use hearth_kernels::cuda::emulated::{EmulatorOptions, PREFERRED};
 use hearth_kernels::cuda::{Cuda, Variant};
-use hearth_kernels::ops::Stretch;
+use hearth_kernels::ops::{KvFormat, Stretch};
 use hearth_kernels::{Records, Result};
 
 fn ring(groups: u32, blocks: u32) -> Variant {
@@ -19,17 +20,23 @@ fn taking(variant: Variant, multiprocessors: u32) -> Backend {
     Backend { name: format!("{variant} on {multiprocessors}"), ops: Box::new(cuda) }
 }
 
-/// What is compared, and devices that compute it with rings: of one block, whose units are all row tiles, and of several.
+/// What is compared, and devices that compute it otherwise: in one block, whose units are all row tiles, and in several.
 fn all() -> (Backend, Vec<Backend>) {
     let rings = [ring(6, 1), ring(4, 1), ring(4, 2), ring(2, 1), ring(2, 2)].map(|ring| taking(ring, 1));
-    let more = [taking(ring(4, 1), 4), taking(ring(2, 2), 3)];
+    let more = [
+        taking(ring(4, 1), 4),
+        taking(ring(2, 2), 3),
+        taking(Variant::Deep, 1),
+        taking(Variant::Deep, 4),
+        taking(Variant::Shallow, 3),
+    ];
     (taking(Variant::Registers, 4), rings.into_iter().chain(more).collect())
 }
 
 #[test]
 fn products_have_the_same_bits_however_their_weights_come() {
     let mut rng = Rng(110);
-    let (registers, rings) = all();
+    let (registers, others) = all();
     for kind in KINDS {
         // Warps without a tile; one tile or none each; two or three each, with columns to spare in the last.
         for (rows, cols) in [(1, 16), (33, 272), (130, 1104)] {
@@ -46,14 +53,14 @@ fn products_have_the_same_bits_however_their_weights_come() {
             };
             for t in [1, 3, 4] {
                 let want = run(&registers, t);
-                for on in &rings {
+                for on in &others {
                     same(&format!("{kind:?} [{rows}, {cols}] t={t} {}", name(on)), &run(on, t), &want);
                 }
             }
             let (numbers, wide_x) = (matrix.numbers(), wide(&x));
             let want = product(&numbers, &wide_x, rows, cols);
             let most = magnitudes(&numbers, &wide_x, rows, cols);
-            let got = run(&rings[1], 4);
+            let got = run(&others[1], 4);
             within(
                 &format!("{kind:?} [{rows}, {cols}]"),
                 &got[..4 * rows],
@@ -68,7 +75,7 @@ fn products_have_the_same_bits_however_their_weights_come() {
 #[test]
 fn projections_have_the_same_bits_however_their_weights_come() {
     let mut rng = Rng(111);
-    let (registers, rings) = all();
+    let (registers, others) = all();
     let cols = 208;
     for kinds in [
         [Kind::Fp8Tensor, Kind::Bf16, Kind::Nvfp4Divide, Kind::Nvfp4Multiply],
@@ -80,7 +87,7 @@ fn projections_have_the_same_bits_however_their_weights_come() {
         let x = rng.floats(4 * cols);
         for t in [1, 4] {
             let want = projected(&registers, &layer, &gate_up, &x[..t * cols], t);
-            for on in &rings {
+            for on in &others {
                 let got = projected(on, &layer, &gate_up, &x[..t * cols], t);
                 let what = format!("{kinds:?} t={t} {}", name(on));
                 got.iter().zip(&want).for_each(|(got, want)| same(&what, got, want));
@@ -97,7 +104,7 @@ fn projections_have_the_same_bits_however_their_weights_come() {
             all
         };
         let want = run(&registers);
-        for on in &rings {
+        for on in &others {
             same(&format!("{kinds:?} {}", name(on)), &run(on), &want);
         }
     }
@@ -105,7 +112,7 @@ fn projections_have_the_same_bits_however_their_weights_come() {
 
 /// Two products of a device whose clock says how long kernels take that begin with `names`: what they give, and what is said
 /// of the choice.
-fn tuned(clock: Option<Vec<(&'static str, u64)>>) -> (Vec<f32>, Vec<hearth_kernels::cuda::Tuned>) {
+fn tuned(clock: Option<Vec<(&'static str, i64)>>) -> (Vec<f32>, Vec<hearth_kernels::cuda::Tuned>) {
     let mut rng = Rng(112);
     let matrices =
         [Matrix::random(&mut rng, Kind::Fp8Tensor, 40, 320), Matrix::random(&mut rng, Kind::F32, 40, 320)];
@@ -140,17 +147,47 @@ fn what_the_clock_finds_fastest_is_taken_and_nothing_else_changes() {
         };
         told.iter().map(of).collect::<Vec<_>>()
     };
-    // Of f32 there is one kernel, hence no choice; six groups of FP8 do not fit.
+    // Six groups of FP8 do not fit; f32 has no rings.
     let product = "Fp8 48 x 320, 1 row".to_owned();
+    let f32 = |seconds| ("F32 48 x 320, 1 row".to_owned(), "registers".to_owned(), seconds, seconds);
     let alike = ("memory of a multiprocessor".to_owned(), "alike, most of it shared".into(), 40.0, 40.0);
-    assert_eq!(said(&told), [alike.clone(), (product.clone(), "registers".into(), 40.0, 40.0)]);
+    assert_eq!(said(&told), [alike.clone(), (product.clone(), "registers".into(), 40.0, 40.0), f32(40.0)]);
     let (fast, told) = tuned(Some(vec![("linear_ring", 10), ("linear", 20)]));
     same("faster rings", &fast, &want);
     let ring = (product.clone(), "ring of 4, 1 a multiprocessor".into(), 40.0, 30.0);
-    assert_eq!(said(&told), [alike, ring.clone()]);
+    assert_eq!(said(&told), [alike.clone(), ring.clone(), f32(30.0)]);
+    // Three row tiles are few: a rule has more of them on their way than this clock likes.
+    let (fast, told) = tuned(Some(vec![("linear_ring", 10), ("linear_fp8_decode_4", 5), ("linear", 20)]));
+    same("fewer registers", &fast, &want);
+    let shallow = (product.clone(), "fewer registers".into(), 40.0, 25.0);
+    assert_eq!(said(&told), [alike, shallow, f32(25.0)]);
     // Where that makes every launch slower, memory is divided as before.
     let (fast, told) = tuned(Some(vec![("linear_ring", 10), ("linear", 20), (PREFERRED, 1)]));
     same("memory as before", &fast, &want);
     let apart = ("memory of a multiprocessor".to_owned(), "as each kernel needs it".into(), 40.0, 40.0);
-    assert_eq!(said(&told), [apart, ring]);
+    assert_eq!(said(&told), [apart, ring, f32(30.0)]);
+}
+
+#[test]
+fn splits_are_joined_as_the_clock_finds_faster() {
+    let mut rng = Rng(113);
+    let layer = attention::Layer::random(&mut rng, attention::shape(2, 1, 64, 8, true), 300);
+    let reading = attention::Reading { layer, format: KvFormat::Fp8, page_len: 64 };
+    // What a launch of its own takes more, or saves of what the last blocks did.
+    let joined = |more: i64| {
+        let clock = Some(vec![("attend_decode", 20), ("attend_merge", more)]);
+        let cuda = Cuda::emulated(EmulatorOptions { clock, ..EmulatorOptions::default() }).unwrap();
+        let on = Backend { name: format!("{more} us"), ops: Box::new(cuda) };
+        let told = reading.tuned(&on, 299);
+        let before = on.records().unwrap().launches();
+        let out = reading.run(&on, 299, &[1], false);
+        // Besides the launch that fills the cache.
+        let launches = on.records().unwrap().launches() - before - 1;
+        (out, told.last().unwrap().variant.clone(), launches)
+    };
+    let (wanted, said, launches) = joined(5);
+    assert_eq!((said.as_str(), launches), ("by the last blocks", 1));
+    let (found, said, launches) = joined(-5);
+    assert_eq!((said.as_str(), launches), ("by a launch of its own", 2));
+    same("joined apart", &found, &wanted);
 }

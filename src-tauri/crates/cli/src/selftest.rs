@@ -40,11 +40,11 @@ pub fn run(args: Args, json: bool) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     let mut checks = selftest::run(ops.as_ref(), scale, &mut print)?;
     let fp4 = selftest::run_fp4(ops.as_ref(), scale, &mut print)?;
-    let rings = selftest::run_rings(ops.as_ref(), scale, &mut print)?.unwrap_or_default();
+    let optional = selftest::run_optional(ops.as_ref(), scale, &mut print)?.unwrap_or_default();
     let failed = |checks: &[Check]| checks.iter().filter(|check| !check.passed()).count();
-    let wrong = Wrong { rest: failed(&checks), fp4: fp4.as_deref().map(failed), rings: failed(&rings) };
+    let wrong = Wrong { rest: failed(&checks), fp4: fp4.as_deref().map(failed), optional: failed(&optional) };
     checks.extend(fp4.unwrap_or_default());
-    checks.extend(rings);
+    checks.extend(optional);
     let took =
         Took { seconds: start.elapsed().as_secs_f64(), bound: (scale == Scale::Full).then_some(BOUND) };
     if json {
@@ -62,14 +62,14 @@ struct Wrong {
     /// Of the FP4 tensor cores; None where there are none.
     fp4: Option<usize>,
     /// Of the kernels that a device may choose.
-    rings: usize,
+    optional: usize,
     /// Of what nothing stands in for.
     rest: usize,
 }
 
 impl Wrong {
     fn all(self) -> usize {
-        self.rest + self.fp4.unwrap_or(0) + self.rings
+        self.rest + self.fp4.unwrap_or(0) + self.optional
     }
 }
 
@@ -112,7 +112,7 @@ fn verdict(device: &str, checks: usize, wrong: Wrong) -> String {
         return format!("{count}. Models run on the CPU with --device cpu.");
     }
     let fp4 = wrong.fp4.unwrap_or(0);
-    match (fp4 > 0, wrong.rings > 0) {
+    match (fp4 > 0, wrong.optional > 0) {
         (true, false) => format!(
             "{count}, all of them of the FP4 tensor cores. Models run as ever; --fp4-activations is not used."
         ),
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_a_device_can_do_without_is_told_from_a_device_that_fails() {
-        let said = |rest, fp4, rings, checks| verdict("cuda", checks, Wrong { rest, fp4, rings });
+        let said = |rest, fp4, optional, checks| verdict("cuda", checks, Wrong { rest, fp4, optional });
         assert!(said(0, Some(0), 0, 40).starts_with("All 40"));
         assert!(said(0, None, 0, 35).contains("no FP4 tensor cores"));
         let fp4 = said(0, Some(2), 0, 40);
@@ -186,8 +186,11 @@ mod tests {
             "{fp4}"
         );
         assert!(said(3, Some(2), 0, 40).starts_with("5 of 40"));
-        let rings = said(0, None, 1, 40);
-        assert!(rings.contains("1 of 40") && rings.contains("optional") && !rings.contains("FP4"), "{rings}");
+        let optional = said(0, None, 1, 40);
+        assert!(
+            optional.contains("1 of 40") && optional.contains("optional") && !optional.contains("FP4"),
+            "{optional}"
+        );
         assert!(said(0, Some(1), 1, 40).contains("FP4 tensor cores and of kernels"));
         assert!(said(2, None, 1, 40).contains("--device cpu"));
     }

@@ -140,7 +140,7 @@ pub fn load(request: &LoadRequest, board: &Board) -> Result<Loaded<Model>, Fault
     let mut tune = true;
     if ops.device() == "cuda"
         && let Some(notice) =
-            proof::rings(ops.as_ref(), Scale::Full, proof::folder().as_deref(), &mut || board.beat())?
+            proof::optional(ops.as_ref(), Scale::Full, proof::folder().as_deref(), &mut || board.beat())?
     {
         tracing::warn!(evidence = ?notice.evidence, "{notice}");
         notices.push(notice);

@@ -92,19 +92,19 @@ pub fn require_fp4(
     })
 }
 
-/// Whether `ops` may choose kernels that bring weights by way of shared memory: None, or why it does without. What fails is
+/// Whether `ops` may choose between kernels ([`hearth_kernels::Records::tune`]): None, or why it does without. What fails is
 /// remembered, too, and so is a test that took the process with it: the next load does not try again.
 ///
 /// # Errors
 /// `optional_kernels_broke_device`: this process cannot use the device any more, but the next one can.
-pub fn rings(
+pub fn optional(
     ops: &dyn Ops,
     scale: Scale,
     folder: Option<&Path>,
     beat: &mut dyn FnMut(),
 ) -> Result<Option<Fault>, Fault> {
     let device = ops.identity();
-    let identity = format!("{device}, rings");
+    let identity = format!("{device}, optional");
     let mark = mark_of(folder, &identity);
     let without = |failed: &[String]| {
         let said = format!(
@@ -123,7 +123,7 @@ pub fn rings(
         Some(failed) => return Ok(Some(without(&failed))),
         None => keep(mark.as_deref(), &identity, 0, &["The test did not come to its end.".to_owned()]),
     }
-    let checks = checked(&identity, &mut || selftest::run_rings(ops, scale, &mut |_, _| beat()))?;
+    let checks = checked(&identity, &mut || selftest::run_optional(ops, scale, &mut |_, _| beat()))?;
     let failed = failures(&checks);
     keep(mark.as_deref(), &identity, checks.len(), &failed);
     if failed.is_empty() {
@@ -266,7 +266,8 @@ mod tests {
         let folder = home.path().join("selftest");
         let ops = Device::Emulated.open(None).expect("the emulator").ops;
         let mut beats = 0;
-        let run = |beats: &mut usize| rings(ops.as_ref(), Scale::Small, Some(&folder), &mut || *beats += 1);
+        let run =
+            |beats: &mut usize| optional(ops.as_ref(), Scale::Small, Some(&folder), &mut || *beats += 1);
         for _ in 0..2 {
             assert!(run(&mut beats).expect("the device is whole").is_none());
             assert!(beats >= 3, "{beats} checks");
@@ -275,7 +276,7 @@ mod tests {
         assert!(run(&mut beats).expect("the device is whole").is_none());
         assert_eq!(beats, first, "nothing was tested again");
         // A test that did not end, as its mark says.
-        let identity = format!("{}, rings", ops.identity());
+        let identity = format!("{}, optional", ops.identity());
         let lines = ["The test did not come to its end.".to_owned()];
         keep(mark_of(Some(&folder), &identity).as_deref(), &identity, 0, &lines);
         let notice = run(&mut beats).expect("the device is whole").expect("it does without");
@@ -297,11 +298,11 @@ mod tests {
         };
         let (ops, breaker) = device();
         // In the middle of the test.
-        let fault = rings(&ops, Scale::Small, Some(home.path()), &mut || breaker.trip());
+        let fault = optional(&ops, Scale::Small, Some(home.path()), &mut || breaker.trip());
         let fault = fault.expect_err("the device is gone");
         assert_eq!(fault.code, "optional_kernels_broke_device");
         let (ops, _) = device();
-        let notice = rings(&ops, Scale::Small, Some(home.path()), &mut || panic!("it is not tested"));
+        let notice = optional(&ops, Scale::Small, Some(home.path()), &mut || panic!("it is not tested"));
         let notice = notice.expect("the device is whole").expect("it does without");
         assert_eq!(notice.code, "optional_kernels_failed");
         assert!(notice.evidence.is_some_and(|lines| lines.contains("ILLEGAL_ADDRESS")));

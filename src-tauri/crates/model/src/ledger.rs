@@ -6,7 +6,7 @@ use crate::family::{self, Names, Place};
 use crate::formats::Formats;
 use crate::parts::{self, Matrix};
 use crate::spec::{Ffn, Layer, Mixer, ModelSpec};
-use crate::{DraftHead, KvType, KvTypes, LoadOptions, ModelError};
+use crate::{DraftHead, KvTypes, LoadOptions, ModelError};
 use hearth_checkpoint::LinearFormat;
 use serde::Serialize;
 
@@ -125,8 +125,7 @@ pub fn round(
         draft_head,
         ..LoadOptions::default()
     };
-    // Refuses what no model can be.
-    Budget::of(spec, formats, &options)?;
+    let budget = Budget::of(spec, formats, &options)?;
     let names = family::names(spec);
     let rows = drafts + 1;
     let mut verify = Entries::default();
@@ -137,8 +136,8 @@ pub fn round(
     let embedded = |rows: usize| embedding.bytes(rows as u64, spec.hidden as u64);
     verify.add("embed", "embedding", 1, embedded(rows));
     for (i, layer) in spec.layers.iter().enumerate() {
-        let place = Place::Layer(i);
-        verify.layer(spec, layer, &names, place, formats, rows, (kv.of(spec, place), context))?;
+        let read = kv.of(spec, Place::Layer(i)).bytes(layer).saturating_mul(context as u64);
+        verify.layer(spec, layer, &names, Place::Layer(i), formats, rows, read)?;
     }
     verify.add("rms_norm", "final norm", 1, 4 * spec.hidden as u64);
     verify.add("linear", "head", 2, head);
@@ -152,7 +151,8 @@ pub fn round(
         let join = formats.format(names.mtp_join(), hidden, width)?.bytes(hidden as u64, width as u64);
         draft.add("embed", "embedding", 2, embedded(1));
         draft.add("linear", "MTP join", 2, join);
-        draft.layer(spec, &mtp.layer, &names, Place::Mtp, formats, 1, (kv.of(spec, Place::Mtp), context))?;
+        let kv = budget.mtp_kv_per_token.saturating_mul(context as u64);
+        draft.layer(spec, &mtp.layer, &names, Place::Mtp, formats, 1, kv)?;
         draft.add("rms_norm", "final norm", 1, 4 * hidden as u64);
         let (drafting, table) = match options.draft_head.is_the_models_own() {
             true => (head, 0),
@@ -182,7 +182,7 @@ impl Entries {
         }
     }
 
-    /// A layer on `rows` rows of one sequence of so many tokens, their keys and values of this type.
+    /// A layer on `rows` rows of one sequence whose keys and values take `kv` bytes.
     #[allow(clippy::too_many_arguments)]
     fn layer(
         &mut self,
@@ -192,18 +192,13 @@ impl Entries {
         place: Place,
         formats: &dyn Formats,
         rows: usize,
-        (kv, context): (KvType, usize),
+        kv: u64,
     ) -> Result<(), ModelError> {
         match &layer.mixer {
-            Mixer::FullAttention(a) => {
-                // Attention splits a context among blocks and joins what they found, but for caches and heads that only the
-                // general kernel takes.
-                let split =
-                    kv != KvType::F32 && a.head_dim.is_multiple_of(16) && (64..=256).contains(&a.head_dim);
-                let read = kv.bytes(layer).saturating_mul(context as u64);
+            Mixer::FullAttention(_) => {
                 self.add("attend_in", "attention", 1, 0);
                 self.add("attend_append", "attention", 1, 0);
-                self.add("attend_paged", "attention", 1 + u32::from(split), read);
+                self.add("attend_paged", "attention", 1, kv);
                 self.add("linear_add", "attention", 1, 0);
             }
             Mixer::GatedDeltaNet(g) => {

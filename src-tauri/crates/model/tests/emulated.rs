@@ -161,13 +161,13 @@ fn kernels_that_a_clock_chooses_change_no_bit_and_leave_nothing_behind() {
             logits.extend(step(&mut model, i, &ids[i..=i], false));
         }
         let tuned: Vec<String> =
-            model.tuned().iter().map(|t| format!("{} by {}", t.product, t.variant)).collect();
+            model.tuned().iter().map(|t| format!("{}: {}", t.product, t.variant)).collect();
         (logits, tuned)
     };
     let ((plain, none), (chosen, tuned)) = (written(false), written(true));
     assert_eq!(none, Vec::<String>::new());
-    assert_eq!(tuned[0], "memory of a multiprocessor by alike, most of it shared");
-    assert!(tuned[1..].iter().all(|tuned| tuned.contains("by ring of")), "{tuned:#?}");
+    assert_eq!(tuned[0], "memory of a multiprocessor: alike, most of it shared");
+    assert!(tuned[1..].iter().all(|tuned| tuned.contains(": ring of")), "{tuned:#?}");
     for wanted in ["convolved, 1 row", "convolved, 2 to 4 rows", "x 128, 1 row", "x 128, 2 to 4 rows"] {
         assert!(tuned.iter().any(|tuned| tuned.contains(wanted)), "{wanted}: {tuned:#?}");
     }

@@ -45,6 +45,9 @@ pub struct Plan {
     pub ops: bool,
 }
 
+/// The kind of a row about a choice of kernels.
+const KERNEL: &str = "kernel";
+
 /// One figure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
@@ -133,7 +136,7 @@ pub fn sweep(
     });
     for tuned in model.tuned() {
         add(Row {
-            kind: "kernel",
+            kind: KERNEL,
             op: format!("{}: {}", tuned.product, tuned.variant),
             tokens: 0,
             rows: 0,
@@ -376,6 +379,10 @@ pub fn heading() -> String {
 /// A figure for people.
 pub fn line(row: &Row) -> String {
     let number = |value: Option<f64>, digits: usize| value.map_or("-".into(), |v| format!("{v:.digits$}"));
+    if row.kind == KERNEL {
+        let before = row.wall.unwrap_or(row.seconds);
+        return format!("{KERNEL:11} {} (a step {:.4} -> {:.4} ms)", row.op, before * 1e3, row.seconds * 1e3);
+    }
     format!(
         "{:11} {:14} {:8} {:6} {:10.4} {:>10} {:>10} {:>12}",
         row.kind,
