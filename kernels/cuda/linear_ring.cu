@@ -74,19 +74,21 @@ template <u32 FMT> DECODE_FN void run_job(const LinearArgs& args, const LinearJo
             wait_for_group(args.ring);
             __syncwarp();
             const u8* from = ring + take * Group<FMT>::BYTES;
-            typename Tile<FMT>::Raw raw[TILES];
-            float2 scale[TILES];
+            const auto multiply = [&]<u32 COUNT>() {
+                typename Tile<FMT>::Raw raw[COUNT];
+                float2 scale[COUNT];
 #pragma unroll
-            for (u32 l = 0; l < TILES; l++) {
-                if (first + l >= own) break;
-                Tile<FMT>::template load<false>(raw[l], from + l * Tile<FMT>::BYTES, lane);
-                scale[l] = make_float2(1, 1);
-                if (FMT == FP8 && scales) scale[l] = *reinterpret_cast<const float2*>(from + Group<FMT>::SCALES + 8 * l);
-            }
+                for (u32 l = 0; l < COUNT; l++) {
+                    Tile<FMT>::template load<false>(raw[l], from + l * Tile<FMT>::BYTES, lane);
+                    scale[l] = make_float2(1, 1);
+                    if (FMT == FP8 && scales) scale[l] = *reinterpret_cast<const float2*>(from + Group<FMT>::SCALES + 8 * l);
+                }
 #pragma unroll
-            for (u32 l = 0; l < TILES; l++) {
-                if (first + l < own) add_tile<FMT, 1>(acc, raw[l], block, first + l, at, results, scale[l], t);
-            }
+                for (u32 l = 0; l < COUNT; l++) add_tile<FMT, 1>(acc, raw[l], block, first + l, at, results, scale[l], t);
+            };
+            // Without a question between them two tiles are multiplied beside each other.
+            if (first + TILES <= own) multiply.template operator()<TILES>();
+            else multiply.template operator()<1>();
             __syncwarp();
             ask();
             take = take + 1 == args.ring ? 0 : take + 1;
