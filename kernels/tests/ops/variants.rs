@@ -129,6 +129,8 @@ fn tuned(clock: Option<Vec<(&'static str, i64)>>) -> (Vec<f32>, Vec<hearth_kerne
         || -> Result<()> { weights.iter().zip(&mut outs).try_for_each(|(w, out)| on.linear(1, &x, w, out)) };
     let told = records.tune(&mut body).unwrap();
     assert_eq!(records.tune(&mut body).unwrap(), [], "all is chosen");
+    // What was chosen is what runs from now on.
+    assert_eq!(on.time(&mut body).unwrap(), told.last().map(|told| told.after));
     // Recorded with what was chosen, and run.
     assert!(records.record(Stretch::Trunk, &pass, 0, &mut body).unwrap());
     on.replay(Stretch::Trunk, &pass, 0, &mut body).unwrap();

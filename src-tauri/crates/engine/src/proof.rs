@@ -285,6 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn a_test_of_optional_kernels_that_takes_the_process_with_it_is_not_run_again() {
+        let home = tempfile::tempdir().expect("a folder");
+        let ops = Device::Emulated.open(None).expect("the emulator").ops;
+        let dies = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            optional(ops.as_ref(), Scale::Small, Some(home.path()), &mut || panic!("the process ends here"))
+        }));
+        assert!(dies.is_err());
+        let notice =
+            optional(ops.as_ref(), Scale::Small, Some(home.path()), &mut || panic!("it is not tested"));
+        let notice = notice.expect("the device is whole").expect("it does without");
+        assert!(notice.evidence.is_some_and(|lines| lines.contains("did not come to its end")));
+    }
+
+    #[test]
     fn a_device_that_its_optional_kernels_break_is_not_broken_again() {
         use hearth_kernels::cuda::{
             Cuda,
