@@ -96,8 +96,8 @@ pub struct Args {
     /// With --contexts: time every op alone, too, beside the floor of its bytes.
     #[arg(long, requires = "contexts")]
     ops: bool,
-    /// With --contexts: take the first kernel of every product instead of the fastest on this device. Results are the same.
-    #[arg(long, requires = "contexts")]
+    /// Take the first of several kernels with the same results instead of the one that is the fastest on this device.
+    #[arg(long)]
     no_tune: bool,
     /// Measure nothing: write the invented weights as a checkpoint into this folder, to measure loading with.
     #[arg(long, value_name = "FOLDER", requires = "synthetic", conflicts_with_all = ["contexts", "csv"])]
@@ -160,7 +160,7 @@ fn sweep_over(args: &Args, source: Synthetic, plan: &Plan, json: bool) -> anyhow
         chunk: args.chunk,
         kv: plan.kv.clone(),
         ops: args.ops,
-        tune: !args.no_tune,
+        tune: plan.tune,
     };
     for (name, values, least, most) in [
         ("--contexts", &figures.contexts, 0, 1 << 24),
@@ -243,6 +243,7 @@ fn plan(args: &Args) -> anyhow::Result<Plan> {
         repeat: args.repeat,
         kv,
         fp4_activations: args.fp4_activations,
+        tune: !args.no_tune,
         threads: args.threads,
         simd,
         roof_buffer: bandwidth::DEFAULT_BUFFER,

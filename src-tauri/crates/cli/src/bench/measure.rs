@@ -13,6 +13,7 @@ use hearth_kernels::{
         bandwidth::{self, ReadBandwidth},
     },
     ops::{Pass, Segment},
+    selftest::{self, Scale},
 };
 use hearth_model::{Budget, KvTypes, LoadOptions, Model, ModelError, WeightSource, family, formats::Formats};
 
@@ -35,6 +36,8 @@ pub struct Plan {
     pub kv: KvTypes,
     /// Prefill on the FP4 tensor cores.
     pub fp4_activations: bool,
+    /// Choose the fastest of several kernels.
+    pub tune: bool,
     /// Threads; None: all.
     pub threads: Option<usize>,
     /// SIMD level.
@@ -82,7 +85,7 @@ fn options(plan: &Plan) -> LoadOptions {
         exact: false,
         max_rows: plan.chunk.max(plan.sequences),
         memory_limit: None,
-        tune: true,
+        tune: plan.tune,
     }
 }
 
@@ -98,6 +101,9 @@ pub fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Ops>> {
     if plan.device != Device::Cpu {
         match Device::Cuda.open(None) {
             Ok(opened) => {
+                if plan.tune {
+                    refuse_wrong_choices(opened.ops.as_ref(), Scale::Full)?;
+                }
                 opened.ops.set_fp4_activations(plan.fp4_activations)?;
                 return Ok(opened.ops);
             }
@@ -107,6 +113,20 @@ pub fn open(plan: &Plan) -> anyhow::Result<Arc<dyn Ops>> {
     }
     ensure!(!plan.fp4_activations, "the CPU has no FP4 tensor cores to measure; leave out --fp4-activations");
     Ok(Arc::new(Cpu::with_simd(plan.threads, plan.simd).context("the CPU backend could not start")?))
+}
+
+/// Refuses a device that computes something else by the kernels that it may choose: the speed of wrong results is none.
+fn refuse_wrong_choices(ops: &dyn Ops, scale: Scale) -> anyhow::Result<()> {
+    let checks = selftest::run_optional(ops, scale, &mut |_, _| ())?.unwrap_or_default();
+    let failed = checks.iter().filter(|check| !check.passed()).count();
+    ensure!(
+        failed == 0,
+        "{failed} of {} checks of kernels that {} could choose for speed do not agree with the CPU: see `hearth selftest`, and \
+         measure without them (--no-tune)",
+        checks.len(),
+        ops.identity()
+    );
+    Ok(())
 }
 
 /// What the backend's memory gives when it is only read.
@@ -203,4 +223,24 @@ fn decode(model: &mut Model, plan: &Plan, position: usize) -> anyhow::Result<()>
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hearth_kernels::cuda::{
+        Cuda,
+        emulated::{Breaker, EmulatorOptions},
+    };
+
+    #[test]
+    fn a_device_that_chooses_among_wrong_kernels_is_not_measured() {
+        let breaker = Breaker::default();
+        let options = EmulatorOptions { breaker: breaker.clone(), ..EmulatorOptions::default() };
+        let ops = Cuda::emulated(options).expect("the emulator");
+        refuse_wrong_choices(&ops, Scale::Small).expect("its kernels are right");
+        breaker.trip();
+        let error = refuse_wrong_choices(&ops, Scale::Small).expect_err("it computes nothing").to_string();
+        assert!(error.contains("6 of 6") && error.contains("--no-tune"), "{error}");
+    }
 }
