@@ -145,8 +145,8 @@ fn kernels_that_a_clock_chooses_change_no_bit_and_leave_nothing_behind() {
     let fixture = Fixture::read(family);
     let ids = &fixture.ids("input_ids")[..12];
     let written = |tune: bool| {
-        // Seconds long, so that few replays are enough.
-        let clock = Some(vec![("linear_ring", 100_000), ("linear", 200_000)]);
+        // Long enough that few replays are enough, short enough that all is measured.
+        let clock = Some(vec![("linear_ring", 1_500), ("linear", 3_000)]);
         let ops = Arc::new(Cuda::emulated(EmulatorOptions { clock, ..EmulatorOptions::default() }).unwrap());
         let options =
             LoadOptions { context: 128, max_rows: 64, slots: 1, snapshots: 5, tune, mtp: true, ..options() };
