@@ -1,8 +1,14 @@
 //! Profiles through the real program: what does not fit is refused unless a person insists, and a start that fails goes back.
 
-use std::{ffi::OsStr, fs, path::Path};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
 
-use hearth_tests::house::Plot;
+use hearth_tests::house::{House, Plot};
 use serde_json::{Value, json};
 
 #[test]
@@ -161,13 +167,27 @@ fn the_tokens_of_a_file_are_what_the_engine_drafts_from() {
         let messages = json!([{ "role": "user", "content": "Tell me a story." }]);
         let body = json!({ "model": "ember", "messages": messages, "max_tokens": 24, "temperature": 0 });
         said.push(house.post("/v1/chat/completions", body).json()["choices"][0]["message"].clone());
-        // What the engine itself holds, not what was planned for it; the head for drafts is among the weights.
-        let parts = house.state()["memory"]["parts"].clone();
-        let weights = parts.as_array().unwrap().iter().find(|part| part["kind"] == "weights").cloned();
-        took.push(weights.unwrap_or_else(|| panic!("{parts}"))["bytes"].as_f64().unwrap());
+        took.extend(weights_of(&house, true));
         house.api("POST", "/api/engine/stop", json!({ "now": true }));
         house.wait_for("stopped");
+        weights_of(&house, false);
     }
     assert!(took[1] < took[0], "{took:?}");
     assert_eq!(said[0], said[1]);
+}
+
+/// What the weights take by the word of the engine itself, not as planned for it; the head for drafts is among them. The
+/// appliance tells it at its next look at the memory, and after that no more of an engine that is gone.
+fn weights_of(house: &House<'_>, serving: bool) -> Option<f64> {
+    let start = Instant::now();
+    loop {
+        let parts = house.state()["memory"]["parts"].clone();
+        let weights = parts.as_array().unwrap().iter().find(|part| part["kind"] == "weights");
+        let bytes = weights.and_then(|part| part["bytes"].as_f64());
+        if bytes.is_some() == serving {
+            return bytes;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{parts}");
+        thread::sleep(Duration::from_millis(50));
+    }
 }
