@@ -182,7 +182,7 @@ fn weights_of(house: &House<'_>, serving: bool) -> Option<f64> {
     let start = Instant::now();
     loop {
         let parts = house.state()["memory"]["parts"].clone();
-        let weights = parts.as_array().unwrap().iter().find(|part| part["kind"] == "weights");
+        let weights = parts.as_array().and_then(|parts| parts.iter().find(|part| part["kind"] == "weights"));
         let bytes = weights.and_then(|part| part["bytes"].as_f64());
         if bytes.is_some() == serving {
             return bytes;
