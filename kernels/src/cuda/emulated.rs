@@ -1,11 +1,17 @@
 //! The CUDA emulator as a device: the kernels run on the CPU, each thread a fiber (`kernels/emu`). Slow, and strict where a
 //! GPU is lenient: what is out of bounds, unwritten, unsynchronised or stuck ends in an error that says where.
 
+mod abi;
+
 use super::Cuda;
 use super::gpu::{Gpu, Launch, Properties};
 use crate::{OpError, Result};
+use abi::{
+    RawDevice, RawError, RawOptions, hearth_emu_alloc, hearth_emu_create, hearth_emu_destroy,
+    hearth_emu_fill, hearth_emu_free, hearth_emu_launch, hearth_emu_read, hearth_emu_units, hearth_emu_write,
+};
 use std::collections::HashMap;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -416,65 +422,6 @@ impl Gpu for Emulator {
 
 fn fault(code: &str, what: &str) -> OpError {
     OpError::Device { device: DEVICE, code: code.to_string(), what: what.to_string() }
-}
-
-// ---- kernels/emu/abi.cpp ---------------------------------------------------------------------------------------------
-
-#[repr(C)]
-struct RawDevice {
-    _private: [u8; 0],
-}
-
-#[repr(C)]
-struct RawOptions {
-    memory: u64,
-    seed: u64,
-    order: u32,
-    copies: u32,
-    shared_limit: u32,
-    watch: u32,
-    seconds: u32,
-    reserved: u32,
-}
-
-#[repr(C)]
-struct RawError {
-    code: [c_char; 64],
-    what: [c_char; 2048],
-}
-
-unsafe extern "C" {
-    fn hearth_emu_units() -> c_int;
-    fn hearth_emu_create(options: *const RawOptions) -> *mut RawDevice;
-    fn hearth_emu_destroy(device: *mut RawDevice);
-    fn hearth_emu_alloc(device: *mut RawDevice, bytes: u64, at: *mut u64, error: *mut RawError) -> c_int;
-    fn hearth_emu_free(device: *mut RawDevice, at: u64, error: *mut RawError) -> c_int;
-    fn hearth_emu_write(
-        device: *mut RawDevice,
-        to: u64,
-        from: *const c_void,
-        bytes: u64,
-        error: *mut RawError,
-    ) -> c_int;
-    fn hearth_emu_read(
-        device: *mut RawDevice,
-        from: u64,
-        to: *mut c_void,
-        bytes: u64,
-        error: *mut RawError,
-    ) -> c_int;
-    fn hearth_emu_fill(device: *mut RawDevice, at: u64, byte: u8, bytes: u64, error: *mut RawError) -> c_int;
-    fn hearth_emu_launch(
-        device: *mut RawDevice,
-        name: *const c_char,
-        name_bytes: u64,
-        grid: *const u32,
-        threads: u32,
-        shared: u32,
-        args: *const c_void,
-        args_bytes: u32,
-        error: *mut RawError,
-    ) -> c_int;
 }
 
 #[cfg(test)]
