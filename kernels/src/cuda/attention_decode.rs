@@ -132,8 +132,12 @@ impl DecodePlan {
         let sets = self.splits.div_ceil(SET);
         let parts = DECODE_ROWS * q_heads as usize * (self.splits + sets);
         let partial = cuda.working("attend partial", 4 * parts * (head_dim as usize + 4))?;
-        let counters = cuda.working("attend counters", 4 * DECODE_ROWS * kv_heads as usize * (sets + 1))?;
         let apart = self.used > 1 && cuda.variants.joins_apart();
+        // By which blocks know that they are the last; none are where a launch of its own joins.
+        let counters = match apart {
+            true => 0,
+            false => cuda.working("attend counters", 4 * DECODE_ROWS * kv_heads as usize * (sets + 1))?,
+        };
         for first in (0..t).step_by(DECODE_ROWS) {
             let (first, rows) = (first as u32, DECODE_ROWS.min(t - first) as u32);
             let args = DecodeArgs {
@@ -143,7 +147,7 @@ impl DecodePlan {
                 values: general.values,
                 out,
                 partial,
-                counters: if apart { 0 } else { counters },
+                counters,
                 first,
                 rows,
                 q_heads,
