@@ -1,6 +1,7 @@
 //! Heads that fill the fast attention kernels only in part: every multiple of 16 from 80 to 240.
-use super::attention::{Layer, NARROW, Reading, merged_alike, prefill_agrees, shape};
+use super::attention::{Layer, NARROW, Reading, prefill_agrees, shape};
 use super::bench::*;
+use super::joining::merged_alike;
 use hearth_kernels::ops::KvFormat;
 
 /// How far results of one row at a time may be from the CPU's: a key that lies next to a tie may go the other way.

@@ -11,6 +11,7 @@ mod fp4;
 mod gdn;
 mod gdn_in;
 mod head_sizes;
+mod joining;
 mod linear;
 mod moe;
 #[cfg(feature = "emulator")]

@@ -1,12 +1,11 @@
 //! Kernels between which the machine chooses give the same bits, and the one that its clock finds the fastest is taken.
 
-use super::attention;
 use super::bench::*;
 use super::gdn_in::{self, CHANNELS, HELD};
 use super::linear::{decode_tolerance, projected};
 use hearth_kernels::cuda::emulated::{EmulatorOptions, PREFERRED};
 use hearth_kernels::cuda::{Cuda, Variant};
-use hearth_kernels::ops::{KvFormat, Stretch};
+use hearth_kernels::ops::Stretch;
 use hearth_kernels::{Records, Result};
 
 fn ring(groups: u32, blocks: u32) -> Variant {
@@ -177,28 +176,4 @@ fn what_the_clock_finds_fastest_is_taken_and_nothing_else_changes() {
     same("memory as before", &fast, &want);
     let apart = ("memory of a multiprocessor".to_owned(), "as each kernel needs it".into(), 40.0, 40.0);
     assert_eq!(said(&told), [apart, ring, f32(30.0)]);
-}
-
-#[test]
-fn splits_are_joined_as_the_clock_finds_faster() {
-    let mut rng = Rng(113);
-    let layer = attention::Layer::random(&mut rng, attention::shape(2, 1, 64, 8, true), 300);
-    let reading = attention::Reading { layer, format: KvFormat::Fp8, page_len: 64 };
-    // What a launch of its own takes more, or saves of what the last blocks did.
-    let joined = |more: i64| {
-        let clock = Some(vec![("attend_decode", 20), ("attend_merge", more)]);
-        let cuda = Cuda::emulated(EmulatorOptions { clock, ..EmulatorOptions::default() }).unwrap();
-        let on = Backend { name: format!("{more} us"), ops: Box::new(cuda) };
-        let told = reading.tuned(&on, 299);
-        let before = on.records().unwrap().launches();
-        let out = reading.run(&on, 299, &[1], false);
-        // Besides the launch that fills the cache.
-        let launches = on.records().unwrap().launches() - before - 1;
-        (out, told.last().unwrap().variant.clone(), launches)
-    };
-    let (wanted, said, launches) = joined(5);
-    assert_eq!((said.as_str(), launches), ("by the last blocks", 1));
-    let (found, said, launches) = joined(-5);
-    assert_eq!((said.as_str(), launches), ("by a launch of its own", 2));
-    same("joined apart", &found, &wanted);
 }
